@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+
+//! Makes the man pages, the shell completions and the C header: from the very definitions that the program and the driver use, on the
+//! machine that builds, so that cross builds do it too. They go to $MYDRV_ASSETS_DIR, where the Makefile looks for them.
+
+use std::{env, error::Error, fs, path::Path};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+#[path = "src/cli.rs"]
+#[allow(dead_code, reason = "the program uses the rest")]
+mod cli;
+
+const ABI: &str = "../mydrv-abi/src/abi.rs";
+const HEADER: &str = "cbindgen.toml";
+const SECTIONS: &str = "man/sections.roff";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for input in ["build.rs", "src/cli.rs", ABI, HEADER, SECTIONS] {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    println!("cargo::rerun-if-env-changed=MYDRV_ASSETS_DIR");
+    let dir = env::var("MYDRV_ASSETS_DIR").or_else(|_| env::var("OUT_DIR"))?;
+    let dir = Path::new(&dir);
+    fs::create_dir_all(dir)?;
+    man_pages(dir)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut shown(), "mydrvctl", dir)?;
+    }
+    header(&dir.join("mydrv.h"))
+}
+
+/// The command line without what is hidden: completions know no hidden subcommands.
+fn shown() -> clap::Command {
+    let command = cli::Cli::command();
+    let hidden = |command: &&clap::Command| !command.is_hide_set();
+    let subcommands: Vec<_> = command.get_subcommands().filter(hidden).cloned().collect();
+    let mut bare = clap::Command::new("mydrvctl")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .subcommand_required(true)
+        .args(command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned())
+        .subcommands(subcommands);
+    if let Some(about) = command.get_about() {
+        bare = bare.about(about.clone());
+    }
+    bare
+}
+
+/// mydrvctl(1), with sections of its own, and one page for each subcommand.
+fn man_pages(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let mut command = shown();
+    command.build();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).manual("mydrv").render(&mut page)?;
+    page.extend(fs::read(SECTIONS)?);
+    fs::write(dir.join("mydrvctl.1"), page)?;
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let name = format!("mydrvctl-{}", subcommand.get_name());
+        let mut page = Vec::new();
+        clap_mangen::Man::new(subcommand.clone()).manual("mydrv").render(&mut page)?;
+        page.extend(b".SH \"SEE ALSO\"\n\\fBmydrvctl\\fR(1), which has the exit codes and the JSON output\n");
+        fs::write(dir.join(format!("{name}.1")), page)?;
+    }
+    Ok(())
+}
+
+/// <mydrv.h>, from the file that the kernel module compiles.
+fn header(path: &Path) -> Result<(), Box<dyn Error>> {
+    let mut header = Vec::new();
+    cbindgen::Builder::new()
+        .with_config(cbindgen::Config::from_file(HEADER)?)
+        .with_src(ABI)
+        .generate()?
+        .write(&mut header);
+    // Rust's documentation links mean nothing to C, and ioctl numbers are read in hexadecimal.
+    let header = String::from_utf8(header)?
+        .replace("[`", "`")
+        .replace("`]", "`")
+        .replace("MydrvInfo::", "")
+        .replace("MydrvSync::", "");
+    let lines = header.lines().map(
+        |line| match line.strip_prefix("#define MYDRV_IOC_").and_then(|rest| rest.split_once(' ')) {
+            Some((name, number)) => Ok(format!("#define MYDRV_IOC_{name} {:#010x}U\n", number.parse::<u32>()?)),
+            None => Ok(format!("{line}\n")),
+        },
+    );
+    let header = lines.collect::<Result<String, std::num::ParseIntError>>()?;
+    Ok(fs::write(path, header)?)
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT
+
+//! The command line's definition. build.rs includes this file too, to make the man pages and the shell completions from it, so it
+//! depends on clap alone.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// What `--help` and the man page say after the options.
+pub const AFTER_HELP: &str = "\
+Exit codes:
+  0  done; validate: every check passed or was skipped, and there is at least one device
+  1  validate: a check failed; dma-loop: the data came back different
+  2  the command line is wrong, or a range leaves the buffer
+  3  no such device
+  4  permission denied, or the buffer is read-only
+  5  the device or the input or output failed
+  6  the device is in use
+
+SIZE, OFFSET and LENGTH are bytes: decimal or 0x hexadecimal, with an optional K, M or G (powers of 1024).
+DEVICE is a path (/dev/mydrv0), an index (0) or a label of the device tree (camera).";
+
+/// Shows, fills, measures and validates the DMA buffers of the mydrv kernel driver.
+#[derive(Debug, Parser)]
+#[command(name = "mydrvctl", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// The device; not needed where there is only one
+    #[arg(long, short, global = true, value_name = "DEVICE", env = "MYDRV_DEVICE")]
+    pub device: Option<String>,
+
+    /// Where to find sys, dev, proc and etc: for tests
+    #[arg(long, global = true, hide = true, default_value = "/")]
+    pub root: PathBuf,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the devices
+    List,
+    /// Show what the driver tells of a buffer; addresses need CAP_SYS_RAWIO
+    Info,
+    /// Prove that device tree, driver and buffer work, by numbered checks
+    ///
+    /// Each check says what it expected and what it found. A check whose precondition failed is skipped and names it. The buffer's
+    /// contents survive, but other programs must not use it meanwhile: it is locked, and --wait is also how long to wait for that.
+    Validate(Validate),
+    /// Copy bytes of the buffer to standard output
+    Read(Read),
+    /// Copy standard input into the buffer
+    Write(Write),
+    /// Fill the buffer with a pattern
+    Fill(Fill),
+    /// Show bytes of the buffer as a hex dump
+    Dump(Dump),
+    /// Measure throughput: first and second touch, copies in and out. The buffer's contents survive
+    Bench(Bench),
+    /// Prove that a device's DMA reaches the buffer, by the DMA engine of QEMU's PCI device `edu`
+    ///
+    /// Sends seeded data from one part of the buffer to the device and back into another part, and compares. Needs root (CAP_SYS_RAWIO
+    /// and the PCI device's sysfs files) and QEMU started with `-device edu,dma_mask=0xffffffffff`. The buffer's contents survive.
+    DmaLoop(DmaLoop),
+    /// The second process of validate's coherence check, with the device as its standard input
+    #[command(hide = true)]
+    ValidatePeer(ValidatePeer),
+}
+
+/// A part of the buffer.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Span {
+    /// The first byte
+    #[arg(long, short, value_name = "OFFSET", default_value = "0", value_parser = parse_size)]
+    pub offset: u64,
+
+    /// How many bytes; to the buffer's end if not given
+    #[arg(long, short, value_name = "LENGTH", value_parser = parse_size)]
+    pub length: Option<u64>,
+}
+
+/// `mydrvctl validate`
+#[derive(Args, Debug)]
+pub struct Validate {
+    /// Test a sample of pages, the first and the last among them, instead of every byte
+    #[arg(long)]
+    pub quick: bool,
+
+    /// As the boot's check: write the report to /run/mydrv/validate.json and say only what failed
+    #[arg(long)]
+    pub boot: bool,
+
+    /// Write the JSON report to this file too
+    #[arg(long, value_name = "PATH")]
+    pub report: Option<PathBuf>,
+
+    /// The size that every buffer must have
+    #[arg(long, value_name = "SIZE", env = "MYDRV_EXPECT_SIZE", value_parser = parse_size)]
+    pub expect_size: Option<u64>,
+
+    /// How long to wait for the driver, for the device node and for other users to leave
+    #[arg(long, value_name = "SECONDS", default_value = "5", env = "MYDRV_WAIT")]
+    pub wait: u64,
+}
+
+/// `mydrvctl read`
+#[derive(Args, Debug)]
+pub struct Read {
+    /// Which part of the buffer
+    #[command(flatten)]
+    pub span: Span,
+
+    /// Write the bytes to this file instead; needed with --json
+    #[arg(long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+/// `mydrvctl write`
+#[derive(Args, Debug)]
+pub struct Write {
+    /// Which part of the buffer. With --length, exactly as many bytes are expected
+    #[command(flatten)]
+    pub span: Span,
+
+    /// Read the bytes from this file instead
+    #[arg(long, value_name = "PATH")]
+    pub input: Option<PathBuf>,
+}
+
+/// `mydrvctl fill`
+#[derive(Args, Debug)]
+pub struct Fill {
+    /// Which part of the buffer
+    #[command(flatten)]
+    pub span: Span,
+
+    /// The bytes to repeat, in hexadecimal, e.g. 00 or deadbeef
+    #[arg(long, short, value_name = "HEX", default_value = "00", value_parser = parse_hex)]
+    pub pattern: HexBytes,
+
+    /// Fill with pseudo-random bytes of this seed instead
+    #[arg(long, value_name = "SEED", conflicts_with = "pattern")]
+    pub seed: Option<u64>,
+}
+
+/// `mydrvctl dump`
+#[derive(Args, Debug)]
+pub struct Dump {
+    /// The first byte
+    #[arg(long, short, value_name = "OFFSET", default_value = "0", value_parser = parse_size)]
+    pub offset: u64,
+
+    /// How many bytes, or as many as there are
+    #[arg(long, short, value_name = "LENGTH", default_value = "256", value_parser = parse_size)]
+    pub length: u64,
+}
+
+/// `mydrvctl bench`
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// How often to measure; the best time counts
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+}
+
+/// `mydrvctl dma-loop`
+#[derive(Args, Debug)]
+pub struct DmaLoop {
+    /// Bytes per transfer, at most 4096: the edu device's own memory
+    #[arg(long, value_name = "SIZE", default_value = "4096", value_parser = parse_size)]
+    pub block: u64,
+
+    /// How many places of the buffer to try, the first and the last among them
+    #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+
+    /// The seed of the data
+    #[arg(long, value_name = "SEED", default_value = "1")]
+    pub seed: u64,
+}
+
+/// `mydrvctl validate-peer`
+#[derive(Args, Debug)]
+pub struct ValidatePeer {
+    /// The seed of the data to expect; the data to leave has the next one
+    pub seed: u64,
+
+    /// The first bytes of the pages to look at
+    pub offsets: Vec<u64>,
+}
+
+/// Bytes, of which there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HexBytes(pub Vec<u8>);
+
+/// Parses a number of bytes: decimal or 0x hexadecimal, with an optional K, M or G.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    const FORM: &str = "give bytes as decimal or 0x hexadecimal, with an optional K, M or G";
+    let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let body = hexadecimal.unwrap_or(text);
+    let unit = body.strip_suffix("iB").unwrap_or(body);
+    let (digits, shift) = match unit.char_indices().last() {
+        Some((end, 'K' | 'k')) => (&unit[..end], 10),
+        Some((end, 'M' | 'm')) => (&unit[..end], 20),
+        Some((end, 'G' | 'g')) => (&unit[..end], 30),
+        _ => (body, 0),
+    };
+    // from_str_radix would take a sign.
+    if !digits.starts_with(|first: char| first.is_ascii_hexdigit()) {
+        return Err(FORM.into());
+    }
+    let number =
+        u64::from_str_radix(digits, if hexadecimal.is_some() { 16 } else { 10 }).map_err(|error| match error.kind() {
+            std::num::IntErrorKind::PosOverflow => "too large: at most 2^64 - 1 bytes".to_owned(),
+            _ => FORM.into(),
+        })?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "too large: at most 2^64 - 1 bytes".into())
+}
+
+/// Parses a byte pattern: pairs of hexadecimal digits.
+pub fn parse_hex(text: &str) -> Result<HexBytes, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    if digits.is_empty() || digits.len() % 2 != 0 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err("give pairs of hexadecimal digits, e.g. 00 or deadbeef".into());
+    }
+    let value = |digit: u8| (digit as char).to_digit(16).map_or(0, |value| value as u8);
+    Ok(HexBytes(
+        digits
+            .as_bytes()
+            .chunks_exact(2)
+            .map(|pair| value(pair[0]) << 4 | value(pair[1]))
+            .collect(),
+    ))
+}

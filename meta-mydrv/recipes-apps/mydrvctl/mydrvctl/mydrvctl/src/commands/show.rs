@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+
+//! `list` and `info`.
+
+use mydrv::{Info, Lock, OpenOptions};
+use serde_json::{Value, json};
+
+use super::open;
+use crate::{
+    cli::Cli,
+    failure::{Failure, Result},
+    output,
+};
+
+/// `mydrvctl list`: what sysfs shows, and what the driver says where the caller may ask it.
+pub fn list(cli: &Cli) -> Result {
+    let devices: Vec<_> = mydrv::discover_in(&cli.root)?
+        .into_iter()
+        .map(|device| {
+            // Without a lock: looking on disturbs nobody, not even an exclusive user.
+            let info = OpenOptions::new()
+                .lock(Lock::None)
+                .open(device.path.as_path())
+                .and_then(|opened| opened.info());
+            (device, info)
+        })
+        .collect();
+    if cli.json {
+        let devices: Vec<_> = devices
+            .iter()
+            .map(|(device, info)| {
+                json!({
+                    "index": device.index,
+                    "path": device.path,
+                    "label": device.label,
+                    "info": info.as_ref().map(describe).ok(),
+                    "error": info.as_ref().err().map(ToString::to_string),
+                })
+            })
+            .collect();
+        output::json(&json!({ "devices": devices }))?;
+    } else if !devices.is_empty() {
+        let mut rows = vec![["DEVICE", "LABEL", "SIZE", "CACHE", "FLAGS"].map(str::to_owned)];
+        rows.extend(devices.iter().map(|(device, info)| {
+            let label = device.label.clone().unwrap_or_else(|| "-".into());
+            let path = device.path.display().to_string();
+            match info {
+                Ok(info) => {
+                    let flags = info.flags.names();
+                    let flags = if flags.is_empty() { "-".into() } else { flags.join(",") };
+                    [
+                        path,
+                        label,
+                        output::size(info.size_bytes),
+                        info.cache_mode.as_str().into(),
+                        flags,
+                    ]
+                }
+                Err(_) => [path, label, "?".into(), "?".into(), "?".into()],
+            }
+        }));
+        output::table(&rows)?;
+    }
+    for error in devices.iter().filter_map(|(_, info)| info.as_ref().err()) {
+        eprintln!("mydrvctl: {error}");
+    }
+    if devices.is_empty() {
+        return Err(Failure::NotFound(
+            "no mydrv device; `mydrvctl validate` tells whether overlay or module is missing".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// `mydrvctl info`.
+pub fn info(cli: &Cli) -> Result {
+    let device = open(cli, false, Lock::None)?;
+    let info = device.info()?;
+    if cli.json {
+        let mut value = describe(&info);
+        value["path"] = json!(device.path());
+        return output::json(&value);
+    }
+    let hidden = || "hidden (needs CAP_SYS_RAWIO)".to_owned();
+    let flags = info.flags.names();
+    let mut rows = vec![
+        ["device", &device.path().display().to_string()].map(str::to_owned),
+        ["label", if info.label.is_empty() { "-" } else { &info.label }].map(str::to_owned),
+        [
+            "size".into(),
+            format!("{} ({} bytes)", output::size(info.size_bytes), info.size_bytes),
+        ],
+        ["cache".into(), info.cache_mode.as_str().into()],
+        ["flags".into(), if flags.is_empty() { "-".into() } else { flags.join(", ") }],
+        [
+            "DMA address".into(),
+            info.addresses
+                .map_or_else(hidden, |addresses| format!("{:#x}", addresses.dma)),
+        ],
+        [
+            "physical".into(),
+            info.addresses
+                .map_or_else(hidden, |addresses| format!("{:#x}", addresses.physical)),
+        ],
+    ];
+    if let Some(region_size) = info.region_size_bytes {
+        let base = info.addresses.and_then(|addresses| addresses.region_base);
+        rows.push([
+            "region".into(),
+            format!(
+                "{} at {}",
+                output::size(region_size),
+                base.map_or_else(hidden, |base| format!("{base:#x}"))
+            ),
+        ]);
+    }
+    rows.push(["ABI".into(), info.abi_version.to_string()]);
+    output::table(&rows)
+}
+
+/// `INFO` as JSON; addresses and region are null where unknown.
+fn describe(info: &Info) -> Value {
+    json!({
+        "abi_version": info.abi_version,
+        "size_bytes": info.size_bytes,
+        "cache_mode": info.cache_mode.as_str(),
+        "flags": info.flags.names(),
+        "dma_address": info.addresses.map(|addresses| addresses.dma),
+        "physical_address": info.addresses.map(|addresses| addresses.physical),
+        "region_base": info.addresses.and_then(|addresses| addresses.region_base),
+        "region_size_bytes": info.region_size_bytes,
+        "label": info.label,
+    })
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+
+//! Why a command ended without success, and which exit code says so (listed in `cli::AFTER_HELP`).
+
+use std::{io, path::Path, process::ExitCode};
+
+/// What a command returns.
+pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// Why a command ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A check failed; it has already said so.
+    #[error("a check failed")]
+    Check,
+    /// A comparison failed.
+    #[error("{0}")]
+    Different(String),
+    /// The command line asks for what cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// What was asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The caller may not.
+    #[error("{0}")]
+    Permission(String),
+    /// The library's own words.
+    #[error(transparent)]
+    Device(#[from] mydrv::Error),
+    /// A file or a stream failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// The file or stream.
+        what: String,
+        /// Its error.
+        source: io::Error,
+    },
+    /// Standard output failed.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+    /// Anything else that failed in the device.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Failure {
+    /// For `map_err` on a file's calls.
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let what = path.display().to_string();
+        move |source| match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Permission(format!("{what}: permission denied")),
+            _ => Self::Io { what, source },
+        }
+    }
+
+    fn code(&self) -> u8 {
+        use mydrv::Error;
+        match self {
+            Self::Check | Self::Different(_) => 1,
+            Self::Usage(_) | Self::Device(Error::OutOfRange { .. } | Error::Misaligned { .. }) => 2,
+            Self::NotFound(_) | Self::Device(Error::NotFound { .. }) => 3,
+            Self::Permission(_) | Self::Device(Error::Permission { .. } | Error::ReadOnly { .. } | Error::NotWritable { .. }) => {
+                4
+            }
+            Self::Device(Error::Busy { .. }) => 6,
+            Self::Device(_) | Self::Io { .. } | Self::Output(_) | Self::Broken(_) => 5,
+        }
+    }
+
+    /// Says it on standard error and turns it into the exit code.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            // The reader of a pipe has seen enough (`mydrvctl dump | head`).
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Self::Check => {}
+            failure => eprintln!("mydrvctl: {failure}"),
+        }
+        ExitCode::from(self.code())
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+
+//! `mydrvctl`: one command line, one command, one exit code. What each command does is in `commands` and `validate`.
+
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    failure::Result,
+};
+
+fn main() -> ExitCode {
+    // clap itself exits with 2 where the command line is wrong, and with 0 after --help and --version.
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: &Cli) -> Result {
+    match &cli.command {
+        Command::List => commands::list(cli),
+        Command::Info => commands::info(cli),
+        Command::Validate(args) => validate::run(cli, args),
+        Command::ValidatePeer(args) => validate::peer(args),
+        Command::Read(args) => commands::read(cli, args),
+        Command::Write(args) => commands::write(cli, args),
+        Command::Fill(args) => commands::fill(cli, args),
+        Command::Dump(args) => commands::dump(cli, args),
+        Command::Bench(args) => commands::bench(cli, args),
+        Command::DmaLoop(args) => commands::dma_loop(cli, args),
+    }
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: MIT
+
+//! `mydrvctl validate`: the order of the checks, and what each one builds on. What they do is in `system` (device tree, driver,
+//! node), `buffer` (the memory) and `refusals` (what the driver must not allow).
+
+mod buffer;
+mod devicetree;
+mod refusals;
+mod report;
+mod system;
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mydrv::{Lock, OpenOptions, Selector};
+
+pub use buffer::peer;
+
+use self::{
+    devicetree::Node,
+    report::{Report, Spec, Voice, skip},
+};
+use crate::{
+    cli::{Cli, Validate},
+    failure::Result,
+    output,
+};
+
+/// Where a boot's report goes; the unit's RuntimeDirectory.
+const BOOT_REPORT: &str = "run/mydrv/validate.json";
+
+/// What the checks are told.
+struct Context {
+    root: PathBuf,
+    deadline: Instant,
+    quick: bool,
+    expect_size: Option<u64>,
+}
+
+impl Context {
+    /// Asks until there is an answer or the time is over, at least once.
+    fn wait_for<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+        loop {
+            match ask() {
+                None if Instant::now() < self.deadline => thread::sleep(Duration::from_millis(50)),
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// The command.
+pub fn run(cli: &Cli, args: &Validate) -> Result {
+    let context = Context {
+        root: cli.root.clone(),
+        deadline: Instant::now() + Duration::from_secs(args.wait),
+        quick: args.quick,
+        expect_size: args.expect_size,
+    };
+    let mode = match (args.boot, args.quick) {
+        (true, false) => "boot",
+        (true, true) => "boot-quick",
+        (false, false) => "full",
+        (false, true) => "quick",
+    };
+    let voice = match (cli.json, args.boot) {
+        (true, _) => Voice::Json,
+        (false, true) => Voice::Failures,
+        (false, false) => Voice::All,
+    };
+    let mut report = Report::new(mode, voice);
+    let start = ("start", Some(&()));
+    let nodes = report.check(
+        Spec {
+            id: "device-tree",
+            title: "the device tree describes a buffer",
+            expected: format!("an enabled node with compatible = \"{}\"", devicetree::COMPATIBLE),
+            on: start,
+        },
+        |()| system::nodes(&context),
+    );
+    let wanted = cli.device.as_deref().map(Selector::from);
+    for node in nodes.into_iter().flatten() {
+        if wanted.as_ref().is_none_or(|wanted| system::is(&context, wanted, &node)) {
+            report.begin_device(node.name());
+            check_device(&mut report, &context, &node);
+        }
+    }
+    let boot = args.boot.then(|| context.root.join(BOOT_REPORT));
+    let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
+    report.finish(&paths)
+}
+
+/// Every check of one buffer.
+fn check_device(report: &mut Report, context: &Context, node: &Node) {
+    let found = ("device-tree", Some(node));
+    let region = report.check(
+        Spec {
+            id: "region",
+            title: "memory-region names reserved memory",
+            expected: "an enabled shared-dma-pool in /reserved-memory, or no memory-region".into(),
+            on: found,
+        },
+        system::region,
+    );
+    let platform = report.check(
+        Spec {
+            id: "driver",
+            title: "the driver is loaded and bound",
+            expected: "driver mydrv bound to the node's platform device".into(),
+            on: found,
+        },
+        |node| system::driver(context, node),
+    );
+    let candidate = report.check(
+        Spec {
+            id: "node",
+            title: "the device node belongs to the buffer",
+            expected: "a misc character device /dev/mydrvN of this device tree node".into(),
+            on: ("driver", platform.as_ref()),
+        },
+        |_| system::node(context, node),
+    );
+    if let Some(candidate) = &candidate {
+        report.name_device(candidate.path.display().to_string());
+    }
+    let on_node = ("node", candidate.as_ref());
+    report.check(
+        Spec {
+            id: "permissions",
+            title: "the group mydrv may use the device, others may not",
+            expected: "mode 0660, owner root, group mydrv".into(),
+            on: on_node,
+        },
+        |candidate| system::permissions(context, candidate),
+    );
+    // Opened for reading alone at first: opening for writing would end the pristine state. This file also holds the lock.
+    let reader = report.check(
+        Spec {
+            id: "abi",
+            title: "the device opens and speaks this ABI",
+            expected: format!("nobody else using it, ABI {}", mydrv::abi::MYDRV_ABI_VERSION),
+            on: on_node,
+        },
+        |candidate| buffer::open(context, candidate),
+    );
+    let on_reader = ("abi", reader.as_ref());
+    report.check(
+        Spec {
+            id: "label",
+            title: "the driver tells the label of the device tree",
+            expected: node
+                .string("label")
+                .map_or("no label".into(), |label| format!("label {label:?}")),
+            on: on_reader,
+        },
+        |reader| buffer::label(reader, node),
+    );
+    let sized = reader.as_ref().zip(region.as_ref());
+    let blame_size = if region.is_none() { "region" } else { "abi" };
+    let size = report.check(
+        Spec {
+            id: "size",
+            title: "the buffer has its size",
+            expected: buffer::expected_size(context, node, region.as_ref()),
+            on: (blame_size, sized.as_ref()),
+        },
+        |(reader, region)| buffer::size(context, reader, node, region),
+    );
+    report.check(
+        Spec {
+            id: "physical-range",
+            title: "the buffer lies inside its region",
+            expected: buffer::expected_range(region.as_ref()),
+            on: (blame_size, sized.as_ref()),
+        },
+        |(reader, region)| buffer::physical_range(reader, region),
+    );
+    report.check(
+        Spec {
+            id: "contiguity",
+            title: "the page frames follow one another",
+            expected: "each page's frame number one above the last".into(),
+            on: on_reader,
+        },
+        buffer::contiguity,
+    );
+    report.check(
+        Spec {
+            id: "mapping-flags",
+            title: "the kernel's flags of a read-only mapping",
+            expected: "shared, without the right to write or execute later, to grow, or to be dumped".into(),
+            on: on_reader,
+        },
+        buffer::mapping_flags,
+    );
+    let size = ("size", size.as_ref());
+    report.check(
+        Spec {
+            id: "zeroing",
+            title: "a buffer that nobody has written holds zeros",
+            expected: "every byte 0".into(),
+            on: (size.0, size.1.and(reader.as_ref())),
+        },
+        |reader| buffer::zeroing(context, reader),
+    );
+    let writer = report.check(
+        Spec {
+            id: "open-write",
+            title: "the device opens for writing, unless it is read-only",
+            expected: "a file open for reading and writing".into(),
+            on: (size.0, size.1.and(reader.as_ref())),
+        },
+        |reader| {
+            if reader.info()?.flags.read_only() {
+                return skip("the buffer is read-only");
+            }
+            let writer = OpenOptions::new().write(true).lock(Lock::None).open(reader.path())?;
+            Ok(("open".into(), writer))
+        },
+    );
+    for pattern in buffer::PATTERNS {
+        report.check(
+            Spec {
+                id: pattern.id,
+                title: pattern.title,
+                expected: "every word reads back as written".into(),
+                on: ("open-write", writer.as_ref()),
+            },
+            |writer| buffer::pattern(context, writer, pattern),
+        );
+    }
+    report.check(
+        Spec {
+            id: "pattern-address",
+            title: "every cell has an address of its own",
+            expected: "every word, its offset added by XOR, reads back as such after all others changed".into(),
+            on: ("open-write", writer.as_ref()),
+        },
+        |writer| buffer::addresses(context, writer),
+    );
+    report.check(
+        Spec {
+            id: "read-write",
+            title: "read and write see what a mapping sees",
+            expected: "the same bytes both ways, at odd offsets too".into(),
+            on: ("open-write", writer.as_ref()),
+        },
+        buffer::read_write,
+    );
+    report.check(
+        Spec {
+            id: "two-mappings",
+            title: "two mappings see the same memory",
+            expected: "what one writes, the other reads at once".into(),
+            on: ("open-write", writer.as_ref()),
+        },
+        buffer::two_mappings,
+    );
+    report.check(
+        Spec {
+            id: "two-processes",
+            title: "two processes see the same memory",
+            expected: "what one writes, the other reads".into(),
+            on: ("open-write", writer.as_ref()),
+        },
+        buffer::two_processes,
+    );
+    refusals::check(report, ("abi", reader.as_ref()), ("open-write", writer.as_ref()));
+
+    // Last, since it closes every file: only then may the driver scrub.
+    let info = reader.as_ref().and_then(|reader| reader.info().ok());
+    let closed = info.map(|info| {
+        (
+            info,
+            reader.as_ref().map(|reader| reader.path().to_owned()).unwrap_or_default(),
+        )
+    });
+    let dirtied = writer.is_some();
+    drop((writer, reader));
+    report.check(
+        Spec {
+            id: "scrub",
+            title: "the last close zeroes a buffer that asks for it",
+            expected: "every byte 0 on the next open".into(),
+            on: ("abi", closed.as_ref()),
+        },
+        |(info, path)| buffer::scrub(context, info, path, dirtied),
+    );
+}
+
+/// How much memory one step of a check handles.
+const CHUNK: usize = 1 << 20;
+
+/// The pages that stand for the whole buffer: the first and the last, both sides of some 2 MiB borders (where a mapping may change from
+/// one block to the next), and some in between.
+fn sample(size: u64) -> Vec<u64> {
+    let page = rustix::param::page_size() as u64;
+    let last = size.saturating_sub(page);
+    let block = 2 << 20;
+    let mut offsets = vec![0, last, block - page, block, size / 2 / block * block];
+    let mut random = output::Random::new(size);
+    offsets.extend((0..27).map(|_| random.next_word() % size.max(1) / page * page));
+    offsets.retain(|&offset| offset <= last);
+    offsets.sort_unstable();
+    offsets.dedup();
+    offsets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_has_both_ends_and_stays_inside() {
+        let page = rustix::param::page_size() as u64;
+        for size in [page, 3 * page, 2 << 20, 64 << 20] {
+            let offsets = sample(size);
+            assert_eq!((offsets[0], offsets[offsets.len() - 1]), (0, size - page), "{size}");
+            assert!(offsets.iter().all(|offset| offset % page == 0 && offset + page <= size));
+            assert!(offsets.is_sorted_by(|a, b| a < b));
+        }
+        assert!(sample(64 << 20).contains(&(2 << 20)));
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+
+//! The checks before the device is opened: what device tree, driver model and /dev say.
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::PathBuf,
+};
+
+use mydrv::{Candidate, Selector};
+
+use super::{
+    Context,
+    devicetree::{Node, Region},
+    report::{Outcome, Problem, fail},
+};
+use crate::output;
+
+/// The buffers that the device tree describes.
+pub fn nodes(context: &Context) -> Outcome<Vec<Node>> {
+    let base = context.root.join("sys/firmware/devicetree/base");
+    let root = match Node::root(&base) {
+        Ok(root) => root,
+        Err(error) => {
+            return fail(
+                format!("no device tree ({}: {error})", base.display()),
+                "boot with a device tree: the driver needs one",
+            );
+        }
+    };
+    let (enabled, disabled): (Vec<_>, Vec<_>) = root.find(&Node::is_buffer).into_iter().partition(Node::enabled);
+    let names = |nodes: &[Node]| nodes.iter().map(Node::name).collect::<Vec<_>>().join(", ");
+    if !enabled.is_empty() {
+        return Ok((names(&enabled), enabled));
+    }
+    if !disabled.is_empty() {
+        return fail(
+            format!("only disabled nodes: {}", names(&disabled)),
+            "set status = \"okay\" in the node",
+        );
+    }
+    fail(
+        "no such node: overlay missing",
+        "have the boot loader apply mydrv.dtbo to the base device tree, and check its log",
+    )
+}
+
+/// Whether the user means this buffer.
+pub fn is(context: &Context, wanted: &Selector, node: &Node) -> bool {
+    match wanted {
+        Selector::Label(label) => node.string("label").as_ref() == Some(label),
+        selector => selector
+            .resolve_in(&context.root)
+            .ok()
+            .and_then(|path| fs::canonicalize(path).ok())
+            .is_some_and(|path| {
+                mydrv::discover_in(&context.root)
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|device| device.path == path && device.of_node.as_deref() == Some(node.dir()))
+            }),
+    }
+}
+
+/// The reserved memory.
+pub fn region(node: &Node) -> Outcome<Region> {
+    match Region::of(node) {
+        Ok(Region::Default) => Ok(("no memory-region: the kernel's default pool".into(), Region::Default)),
+        Ok(Region::Reserved {
+            name,
+            base,
+            choices,
+            size,
+        }) => {
+            let place = base.map(|base| format!(" at {base:#x}")).unwrap_or_default();
+            Ok((
+                format!("{name}, {}{place}", output::size(size)),
+                Region::Reserved {
+                    name,
+                    base,
+                    choices,
+                    size,
+                },
+            ))
+        }
+        Err(found) => fail(found, "correct memory-region and its node in the overlay"),
+    }
+}
+
+/// The platform device of the node, with the driver bound.
+pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
+    let bus = context.root.join("sys/bus/platform");
+    let device = || {
+        let devices = fs::read_dir(bus.join("devices")).into_iter().flatten().flatten();
+        devices
+            .map(|entry| entry.path())
+            .find(|path| fs::canonicalize(path.join("of_node")).is_ok_and(|of| of == node.dir()))
+    };
+    let bound = |device: &PathBuf| {
+        Some(
+            fs::read_link(device.join("driver"))
+                .ok()?
+                .file_name()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    };
+    match context.wait_for(|| device().and_then(|device| Some((bound(&device)?, device)))) {
+        Some((driver, device)) if driver == "mydrv" => Ok((
+            format!("{} bound", device.file_name().unwrap_or_default().to_string_lossy()),
+            device,
+        )),
+        Some((driver, _)) => fail(
+            format!("driver {driver} bound instead"),
+            format!(
+                "wrong device: put the compatible \"{}\" first, or unbind {driver}",
+                super::devicetree::COMPATIBLE
+            ),
+        ),
+        None if !bus.join("drivers/mydrv").exists() => fail(
+            "driver mydrv not loaded",
+            "modprobe mydrv; if it is not found, install the module of this very kernel (uname -r) and run depmod",
+        ),
+        None if device().is_none() => fail(
+            "the kernel made no platform device for the node",
+            "put the node directly below / or below a simple-bus",
+        ),
+        None => fail(
+            "driver mydrv loaded, but its probe failed or is deferred",
+            "see why: journalctl -k -g mydrv",
+        ),
+    }
+}
+
+/// The device node.
+pub fn node(context: &Context, node: &Node) -> Outcome<Candidate> {
+    let find = || {
+        mydrv::discover_in(&context.root)
+            .ok()?
+            .into_iter()
+            .find(|device| device.of_node.as_deref() == Some(node.dir()))
+    };
+    let present = || {
+        let device = find()?;
+        fs::symlink_metadata(&device.path).ok().map(|metadata| (device, metadata))
+    };
+    let Some((device, metadata)) = context.wait_for(present) else {
+        return match find() {
+            Some(device) => fail(
+                format!("no {}", device.path.display()),
+                "mount devtmpfs on /dev (CONFIG_DEVTMPFS_MOUNT), and look for what removed the node",
+            ),
+            None => fail(
+                "no misc device belongs to the node",
+                "see why the driver registered none: journalctl -k -g mydrv",
+            ),
+        };
+    };
+    let path = device.path.display().to_string();
+    let number = fs::read_to_string(device.sysfs.join("dev")).unwrap_or_default();
+    let found = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    if !metadata.file_type().is_char_device() || format!("{}:{}", found.0, found.1) != number.trim() || found.0 != 10 {
+        return fail(
+            format!("{path} is no character device {}", number.trim()),
+            format!(
+                "wrong device: remove {path} and let devtmpfs make it (udevadm trigger -c add {})",
+                device.sysfs.display()
+            ),
+        );
+    }
+    Ok((format!("{path}, character device {}", number.trim()), device))
+}
+
+/// Mode, owner and group of the device node. udev sets them a moment after the node appears.
+pub fn permissions(context: &Context, device: &Candidate) -> Outcome {
+    let groups = fs::read_to_string(context.root.join("etc/group")).unwrap_or_default();
+    let group = groups.lines().find_map(|line| match *line.split(':').collect::<Vec<_>>() {
+        ["mydrv", _, id, ..] => id.parse::<u32>().ok(),
+        _ => None,
+    });
+    let Some(group) = group else {
+        return fail(
+            "no group mydrv in /etc/group",
+            "systemd-sysusers mydrv.conf, then udevadm trigger -c change -s misc",
+        );
+    };
+    let look = || {
+        let metadata = fs::metadata(&device.path).ok()?;
+        Some((metadata.permissions().mode() & 0o7777, metadata.uid(), metadata.gid()))
+    };
+    let wanted = (0o660, 0, group);
+    if context.wait_for(|| look().filter(|found| *found == wanted)).is_some() {
+        return Ok((format!("mode 0660, owner root, group mydrv ({group})"), ()));
+    }
+    let (mode, owner, found) = look().ok_or_else(|| Problem::Skip("the device node is gone".into()))?;
+    fail(
+        format!("mode {mode:04o}, owner {owner}, group {found}"),
+        "install 60-mydrv.rules and run udevadm control -R; udevadm trigger -c change -s misc",
+    )
+}

@@ -271,6 +271,17 @@ impl Device {
         Ok(())
     }
 
+    /// Any file as a device that is open for writing.
+    #[cfg(test)]
+    pub(crate) fn for_test(fd: OwnedFd, size_bytes: u64) -> Self {
+        Self {
+            fd,
+            path: "/dev/mydrv0".into(),
+            writable: true,
+            size_bytes,
+        }
+    }
+
     pub(crate) fn error(&self, call: &'static str, errno: Errno) -> Error {
         Error::from_errno(&self.path, call, errno)
     }

@@ -306,6 +306,78 @@ fn split(start: *const u8, len: usize) -> (usize, usize, usize) {
 mod tests {
     use super::*;
 
+    /// A file in memory stands in for the buffer: what is tested here is this side of mmap.
+    fn device(size_bytes: u64) -> Device {
+        let fd = rustix::fs::memfd_create("mydrv", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, size_bytes).unwrap();
+        Device::for_test(fd, size_bytes)
+    }
+
+    #[test]
+    fn bytes_survive_copies_at_any_offset_and_length() {
+        let device = device(8192);
+        let mapping = device.map_mut(4090..).unwrap();
+        assert_eq!(mapping.len(), 8192 - 4090);
+        let bytes: Vec<u8> = (1..=40).collect();
+        for offset in 0..16 {
+            for length in 0..bytes.len() {
+                mapping.copy_from(0, &[0; 64]).unwrap();
+                mapping.copy_from(offset, &bytes[..length]).unwrap();
+                let mut found = [0; 64];
+                mapping.copy_to(0, &mut found).unwrap();
+                assert_eq!(&found[offset..offset + length], &bytes[..length]);
+                assert!(found[..offset].iter().chain(&found[offset + length..]).all(|&byte| byte == 0));
+            }
+        }
+        // The same memory by read, at the buffer's offset.
+        mapping.copy_from(7, b"seven").unwrap();
+        let mut found = [0; 5];
+        device.read_at(4097, &mut found).unwrap();
+        assert_eq!(&found, b"seven");
+    }
+
+    #[test]
+    fn words_are_checked_for_range_and_alignment() {
+        let device = device(4096);
+        let mapping = device.map_mut(..).unwrap();
+        mapping.write(4088, 0x0123_4567_89ab_cdef_u64).unwrap();
+        assert_eq!(mapping.read::<u64>(4088).unwrap(), 0x0123_4567_89ab_cdef);
+        assert!(matches!(mapping.read::<u64>(4089), Err(Error::OutOfRange { .. })));
+        assert!(matches!(mapping.read::<u32>(2), Err(Error::Misaligned { alignment: 4, .. })));
+        assert!(matches!(mapping.write(usize::MAX, 0_u8), Err(Error::OutOfRange { .. })));
+        assert!(matches!(mapping.copy_to(1, &mut [0; 4096]), Err(Error::OutOfRange { .. })));
+        assert!(matches!(
+            mapping.copy_from(usize::MAX, &[0; 2]),
+            Err(Error::OutOfRange { .. })
+        ));
+    }
+
+    #[test]
+    fn atomics_are_the_whole_words() {
+        let device = device(4096);
+        let mapping = device.map_mut(..20).unwrap();
+        let words = mapping.atomics().unwrap();
+        assert_eq!(words.len(), 2);
+        words[1].store(5, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(mapping.read::<u64>(8).unwrap(), 5);
+        assert!(matches!(
+            device.map_mut(4..).unwrap().atomics(),
+            Err(Error::Misaligned { .. })
+        ));
+        assert!(device.map_mut(1..4).unwrap().atomics().unwrap().is_empty());
+    }
+
+    #[test]
+    fn nothing_and_too_much_do_not_map() {
+        let device = device(4096);
+        assert!(matches!(device.map(0..0), Err(Error::OutOfRange { .. })));
+        assert!(matches!(device.map(..4097), Err(Error::OutOfRange { .. })));
+        let mapping = device.map(..).unwrap();
+        let reversed = Range { start: 8, end: 4 };
+        // SAFETY: the file is this test's own.
+        assert!(unsafe { mapping.slice(reversed) }.unwrap().is_empty());
+    }
+
     #[test]
     fn split_covers_every_byte_once_and_aligns_the_words() {
         let bytes = [0_u64; 8];

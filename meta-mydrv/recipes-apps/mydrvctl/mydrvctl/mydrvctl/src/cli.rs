@@ -229,7 +229,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Parses a byte pattern: pairs of hexadecimal digits.
 pub fn parse_hex(text: &str) -> Result<HexBytes, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    if digits.is_empty() || digits.len() % 2 != 0 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err("give pairs of hexadecimal digits, e.g. 00 or deadbeef".into());
     }
     let value = |digit: u8| (digit as char).to_digit(16).map_or(0, |value| value as u8);
@@ -240,4 +240,62 @@ pub fn parse_hex(text: &str) -> Result<HexBytes, String> {
             .map(|pair| value(pair[0]) << 4 | value(pair[1]))
             .collect(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("0x1000", 4096),
+            ("64K", 64 << 10),
+            ("64k", 64 << 10),
+            ("64M", 64 << 20),
+            ("1G", 1 << 30),
+            ("2GiB", 2 << 30),
+            ("0x10M", 16 << 20),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "K",
+            "iB",
+            "10iB",
+            "0x",
+            "-1",
+            "+1",
+            "1T",
+            "1.5M",
+            "M1",
+            "1 M",
+            "１",
+            "18446744073709551616",
+            "17179869184G",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+        assert!(parse_size("17179869184G").unwrap_err().contains("too large"));
+    }
+
+    #[test]
+    fn patterns() {
+        assert_eq!(parse_hex("deadBEEF"), Ok(HexBytes(vec![0xde, 0xad, 0xbe, 0xef])));
+        assert_eq!(parse_hex("0x00"), Ok(HexBytes(vec![0])));
+        for text in ["", "0x", "f", "abc", "zz", "0x0", "é0"] {
+            assert!(parse_hex(text).is_err(), "{text}");
+        }
+    }
 }

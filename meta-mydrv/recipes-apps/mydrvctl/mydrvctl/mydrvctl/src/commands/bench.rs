@@ -1,10 +1,87 @@
 // SPDX-License-Identifier: MIT
-//! `bench`.
+
+//! `bench`: wall-clock times, which vary with the machine's load; the best of some rounds is what the hardware can do.
+
+use std::time::{Duration, Instant};
+
+use mydrv::Lock;
+use serde_json::json;
+
+use super::{CHUNK, open};
 use crate::{
     cli::{Bench, Cli},
     failure::Result,
+    output,
 };
+
+/// What is measured, in the order of a round.
+const NAMES: [&str; 8] = [
+    "map",
+    "first touch",
+    "second touch",
+    "copy out",
+    "copy in",
+    "read",
+    "write",
+    "unmap",
+];
+
 /// `mydrvctl bench`.
-pub fn bench(_: &Cli, _: &Bench) -> Result {
-    Err(crate::failure::Failure::Broken("not built yet".into()))
+pub fn bench(cli: &Cli, args: &Bench) -> Result {
+    let device = open(cli, true, Lock::Exclusive)?;
+    let size = device.size_bytes();
+    let page = rustix::param::page_size();
+    let bar = output::progress(size * u64::from(args.rounds), "measuring");
+    let mut best = [Duration::MAX; NAMES.len()];
+    let mut bytes = vec![0; CHUNK];
+    for _ in 0..args.rounds {
+        let mut times = [Duration::ZERO; NAMES.len()];
+        let [map, first, second, out, into, read, write, unmap] = &mut times;
+        let mapping = timed(map, || device.map_mut(..))?;
+        for touch in [first, second] {
+            timed(touch, || {
+                (0..mapping.len())
+                    .step_by(page)
+                    .try_for_each(|offset| mapping.read::<u8>(offset).map(drop))
+            })?;
+        }
+        for offset in (0..size).step_by(CHUNK) {
+            let bytes = &mut bytes[..(size - offset).min(CHUNK as u64) as usize];
+            // What is written is what was just read: the contents survive.
+            timed(out, || mapping.copy_to(offset as usize, bytes))?;
+            timed(into, || mapping.copy_from(offset as usize, bytes))?;
+            timed(read, || device.read_at(offset, bytes))?;
+            timed(write, || device.write_at(offset, bytes))?;
+            bar.inc(bytes.len() as u64);
+        }
+        timed(unmap, || drop(mapping));
+        for (best, time) in best.iter_mut().zip(times) {
+            *best = time.min(*best);
+        }
+    }
+    bar.finish_and_clear();
+    let results = NAMES.iter().zip(best);
+    if cli.json {
+        let results: Vec<_> = results
+            .map(|(name, time)| {
+                json!({ "name": name, "seconds": time.as_secs_f64(), "mib_per_second": output::mib_per_second(size, time) })
+            })
+            .collect();
+        let device = device.path();
+        return output::json(&json!({ "device": device, "bytes": size, "rounds": args.rounds, "results": results }));
+    }
+    let mut rows = vec![[output::size(size), "MICROSECONDS".into(), "MIB/S".into()]];
+    rows.extend(results.map(|(name, time)| {
+        let rate = format!("{:>9.1}", output::mib_per_second(size, time));
+        [(*name).to_owned(), format!("{:>12.1}", time.as_secs_f64() * 1e6), rate]
+    }));
+    output::table(&rows)
+}
+
+/// Adds the time that `work` takes to `total`.
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let result = work();
+    *total += began.elapsed();
+    result
 }

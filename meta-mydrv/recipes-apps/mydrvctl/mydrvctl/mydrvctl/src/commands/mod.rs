@@ -21,6 +21,9 @@ use crate::{
     failure::{Failure, Result},
 };
 
+/// One transfer's bytes: enough to make the calls' cost vanish, little enough for a small machine.
+const CHUNK: usize = 1 << 20;
+
 /// Opens the device that the command line names, or the only one there is.
 fn open(cli: &Cli, write: bool, lock: Lock) -> Result<Device> {
     let path = match &cli.device {

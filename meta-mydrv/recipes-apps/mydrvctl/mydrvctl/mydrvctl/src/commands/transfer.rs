@@ -11,15 +11,12 @@ use std::{
 use mydrv::{Device, Lock};
 use serde_json::json;
 
-use super::open;
+use super::{CHUNK, open};
 use crate::{
     cli::{Cli, Dump, Fill, Read, Span, Write},
     failure::{Failure, Result},
     output,
 };
-
-/// One transfer's bytes: enough to make the calls' cost vanish, little enough for a small machine.
-const CHUNK: usize = 1 << 20;
 
 /// `mydrvctl read`.
 pub fn read(cli: &Cli, args: &Read) -> Result {

@@ -85,7 +85,7 @@ pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) ->
     let found = info.size_bytes;
     let told = format!("{found} bytes ({})", output::size(found));
     let page = rustix::param::page_size() as u64;
-    if found == 0 || found % page != 0 {
+    if found == 0 || !found.is_multiple_of(page) {
         return fail(told, "update the module mydrv: a buffer is whole pages");
     }
     if let Region::Reserved { size, .. } = region {
@@ -365,7 +365,7 @@ pub const PATTERNS: &[Pattern] = &[
 ];
 
 fn alternate(index: usize) -> u64 {
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         0x5555_5555_5555_5555
     } else {
         0xaaaa_aaaa_aaaa_aaaa
@@ -571,7 +571,7 @@ pub fn two_mappings(writer: &Device) -> Outcome {
 
 /// Leaves data for a child process, which compares it and leaves other data in its place.
 pub fn two_processes(writer: &Device) -> Outcome {
-    const SEED: u64 = 0x6d79_6472_76;
+    const SEED: u64 = 0x006d_7964_7276;
     let mapping = writer.map_mut(..)?;
     let offsets = sample(writer.size_bytes());
     let page = rustix::param::page_size();

@@ -109,7 +109,7 @@ impl Node {
         // The specification's defaults.
         let address = parent.number("#address-cells").unwrap_or(2) as usize;
         let size = parent.number("#size-cells").unwrap_or(1) as usize;
-        if cells.is_empty() || address + size == 0 || cells.len() % (address + size) != 0 {
+        if cells.is_empty() || address + size == 0 || !cells.len().is_multiple_of(address + size) {
             return None;
         }
         cells

@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: MIT
+
+//! The command line from outside: exit codes, messages and the report, on a machine without the device. A folder stands in for the
+//! system where a check reads files.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+fn mydrvctl(root: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+        .arg("--root")
+        .arg(root)
+        .args(arguments)
+        .env_remove("MYDRV_DEVICE")
+        .env_remove("MYDRV_EXPECT_SIZE")
+        .env_remove("MYDRV_WAIT")
+        .env_remove("JOURNAL_STREAM")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A system in a folder, gone when dropped.
+struct System(PathBuf);
+
+impl System {
+    fn new(name: &str) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(dir.join("sys/firmware/devicetree/base")).unwrap();
+        fs::create_dir_all(dir.join("run/mydrv")).unwrap();
+        Self(dir)
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) -> &Self {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        self
+    }
+
+    fn link(&self, path: &str, target: &str) -> &Self {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(self.0.join(target), path).unwrap();
+        self
+    }
+
+    /// A device tree with one buffer in a region of 4 MiB.
+    fn with_overlay(self) -> Self {
+        let base = "sys/firmware/devicetree/base";
+        self.put(&format!("{base}/mydrv-buffer/compatible"), b"mydrv,dma-buffer\0")
+            .put(&format!("{base}/mydrv-buffer/label"), b"camera\0")
+            .put(&format!("{base}/mydrv-buffer/memory-region"), &7_u32.to_be_bytes())
+            .put(&format!("{base}/reserved-memory/#address-cells"), &2_u32.to_be_bytes())
+            .put(&format!("{base}/reserved-memory/#size-cells"), &2_u32.to_be_bytes())
+            .put(&format!("{base}/reserved-memory/cma/compatible"), b"shared-dma-pool\0")
+            .put(&format!("{base}/reserved-memory/cma/phandle"), &7_u32.to_be_bytes())
+            .put(&format!("{base}/reserved-memory/cma/size"), &0x40_0000_u64.to_be_bytes());
+        self
+    }
+
+    /// The platform device of that buffer, with this driver.
+    fn with_driver(self, driver: &str) -> Self {
+        let device = "sys/devices/platform/mydrv-buffer";
+        self.link(&format!("{device}/of_node"), "sys/firmware/devicetree/base/mydrv-buffer")
+            .link("sys/bus/platform/devices/mydrv-buffer", device)
+            .put(&format!("sys/bus/platform/drivers/{driver}/uevent"), b"")
+            .link(&format!("{device}/driver"), &format!("sys/bus/platform/drivers/{driver}"));
+        self
+    }
+
+    fn with_misc_device(self) -> Self {
+        self.put("sys/class/misc/mydrv0/dev", b"10:120\n")
+            .link("sys/class/misc/mydrv0/device", "sys/devices/platform/mydrv-buffer");
+        self
+    }
+
+    fn validate(&self) -> (Output, Vec<Value>) {
+        let output = mydrvctl(&self.0, &["--json", "validate", "--wait", "0"]);
+        let checks = json(&output)["checks"].as_array().unwrap().clone();
+        (output, checks)
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn check<'a>(checks: &'a [Value], id: &str) -> &'a Value {
+    checks.iter().find(|check| check["id"] == id).unwrap()
+}
+
+/// Checks the failure of one check, and that nothing that builds on it was tried.
+fn failed(checks: &[Value], id: &str, found: &str) {
+    let check = check(checks, id);
+    assert_eq!(check["verdict"], "fail", "{check}");
+    assert!(check["found"].as_str().unwrap().contains(found), "{check}");
+    assert!(!check["remedy"].as_str().unwrap().is_empty(), "{check}");
+    assert_eq!(
+        checks.iter().filter(|check| check["verdict"] == "fail").count(),
+        1,
+        "{checks:?}"
+    );
+}
+
+#[test]
+fn no_device_is_3() {
+    let system = System::new("none");
+    for arguments in [
+        &["list"][..],
+        &["info"],
+        &["read"],
+        &["write"],
+        &["fill"],
+        &["dump"],
+        &["bench"],
+        &["dma-loop"],
+        &["info", "--device", "7"],
+        &["info", "--device", "camera"],
+        &["info", "--device", "/nonexistent/mydrv0"],
+    ] {
+        let output = mydrvctl(&system.0, arguments);
+        assert_eq!(code(&output), 3, "{arguments:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("mydrvctl validate"),
+            "no remedy: {}",
+            stderr(&output)
+        );
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn list_is_json_even_without_a_device() {
+    let system = System::new("list");
+    assert_eq!(
+        json(&mydrvctl(&system.0, &["list", "--json"])),
+        serde_json::json!({ "devices": [] })
+    );
+}
+
+#[test]
+fn list_shows_a_device_that_does_not_open() {
+    let system = System::new("closed").with_overlay().with_driver("mydrv").with_misc_device();
+    let output = mydrvctl(&system.0, &["list", "--json"]);
+    assert_eq!(code(&output), 0);
+    let device = &json(&output)["devices"][0];
+    assert_eq!(
+        (device["index"].as_u64(), device["label"].as_str()),
+        (Some(0), Some("camera"))
+    );
+    assert!(device["info"].is_null());
+    assert!(device["error"].as_str().unwrap().contains("no such device"), "{device}");
+}
+
+#[test]
+fn several_devices_need_a_choice() {
+    let system = System::new("several");
+    system
+        .put("sys/class/misc/mydrv0/dev", b"10:1\n")
+        .put("sys/class/misc/mydrv1/dev", b"10:2\n");
+    let output = mydrvctl(&system.0, &["info"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("dev/mydrv0") && stderr(&output).contains("dev/mydrv1"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    let system = System::new("usage");
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["read", "--offset", "1T"],
+        &["read", "--offset", "-1"],
+        &["read", "--length", "99999999999G"],
+        &["fill", "--pattern", "abc"],
+        &["fill", "--pattern", "00", "--seed", "1"],
+        &["bench", "--rounds", "0"],
+        &["dma-loop", "--block", "4097"],
+        &["dma-loop", "--block", "0"],
+        &["read", "--json"],
+    ] {
+        let output = mydrvctl(&system.0, arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_is_no_device_is_refused() {
+    let system = System::new("file");
+    system.put("file", b"data");
+    let output = mydrvctl(&system.0, &["info", "--device", system.0.join("file").to_str().unwrap()]);
+    assert_eq!(code(&output), 5);
+    assert!(stderr(&output).contains("not a mydrv device"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_locked_device_is_6() {
+    let system = System::new("locked");
+    system.put("file", b"data");
+    let path = system.0.join("file");
+    let holder = fs::File::open(&path).unwrap();
+    holder.lock().unwrap();
+    let output = mydrvctl(&system.0, &["dump", "--device", path.to_str().unwrap()]);
+    assert_eq!(code(&output), 6, "{}", stderr(&output));
+    assert!(stderr(&output).contains("in use"), "{}", stderr(&output));
+}
+
+#[test]
+fn help_documents_every_exit_code() {
+    let output = mydrvctl(Path::new("/"), &["--help"]);
+    assert_eq!(code(&output), 0);
+    let help = String::from_utf8(output.stdout).unwrap();
+    for code in 0..=6 {
+        assert!(
+            help.lines().any(|line| line.starts_with(&format!("  {code}  "))),
+            "{code}: {help}"
+        );
+    }
+    assert!(!help.contains("validate-peer"));
+}
+
+#[test]
+fn help_with_a_closed_pipe_is_quiet() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+        .args(["--json", "list"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        !stderr(&output).contains("roken pipe") && !stderr(&output).contains("panicked"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn validate_without_device_tree() {
+    let system = System::new("notree");
+    fs::remove_dir(system.0.join("sys/firmware/devicetree/base")).unwrap();
+    let (output, checks) = system.validate();
+    assert_eq!(code(&output), 1);
+    failed(&checks, "device-tree", "no device tree");
+    assert_eq!(checks.len(), 1);
+}
+
+#[test]
+fn validate_without_overlay() {
+    let (output, checks) = System::new("nooverlay").validate();
+    assert_eq!(code(&output), 1);
+    failed(&checks, "device-tree", "overlay missing");
+    assert_eq!(
+        stderr(&output).trim(),
+        "mydrv-validate: FAIL 1 device-tree: expected an enabled node with compatible = \"mydrv,dma-buffer\", \
+         found no such node: overlay missing; remedy: have the boot loader apply mydrv.dtbo to the base device tree, and check its log",
+    );
+}
+
+#[test]
+fn validate_with_a_disabled_node() {
+    let system = System::new("disabled").with_overlay();
+    system.put("sys/firmware/devicetree/base/mydrv-buffer/status", b"disabled\0");
+    let (_, checks) = system.validate();
+    failed(&checks, "device-tree", "only disabled nodes: /mydrv-buffer");
+}
+
+#[test]
+fn validate_without_driver() {
+    let (output, checks) = System::new("nodriver").with_overlay().validate();
+    assert_eq!(code(&output), 1);
+    failed(&checks, "driver", "not loaded");
+    assert_eq!(check(&checks, "region")["found"], "/reserved-memory/cma, 4 MiB");
+    assert_eq!(check(&checks, "node")["reason"], "check 3 (driver) failed");
+    assert_eq!(check(&checks, "zeroing")["verdict"], "skip");
+    assert!(
+        stderr(&output).contains("FAIL 3 driver /mydrv-buffer: expected"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn validate_with_another_driver() {
+    let (_, checks) = System::new("other").with_overlay().with_driver("uio_pdrv_genirq").validate();
+    failed(&checks, "driver", "driver uio_pdrv_genirq bound instead");
+}
+
+#[test]
+fn validate_without_misc_device() {
+    let (_, checks) = System::new("nomisc").with_overlay().with_driver("mydrv").validate();
+    failed(&checks, "node", "no misc device belongs to the node");
+}
+
+#[test]
+fn validate_without_device_node() {
+    let (_, checks) = System::new("nonode")
+        .with_overlay()
+        .with_driver("mydrv")
+        .with_misc_device()
+        .validate();
+    failed(&checks, "node", "/dev/mydrv0");
+}
+
+#[test]
+fn validate_with_a_file_in_the_device_nodes_place() {
+    let system = System::new("wrongnode")
+        .with_overlay()
+        .with_driver("mydrv")
+        .with_misc_device();
+    system.put("dev/mydrv0", b"");
+    let (_, checks) = system.validate();
+    failed(&checks, "node", "is no character device 10:120");
+    assert!(check(&checks, "node")["remedy"].as_str().unwrap().contains("wrong device"));
+}
+
+#[test]
+fn validate_with_a_broken_region() {
+    let system = System::new("region").with_overlay();
+    system.put(
+        "sys/firmware/devicetree/base/mydrv-buffer/memory-region",
+        &9_u32.to_be_bytes(),
+    );
+    let (_, checks) = system.validate();
+    assert_eq!(check(&checks, "region")["verdict"], "fail");
+    assert_eq!(
+        check(&checks, "region")["found"],
+        "memory-region's phandle 0x9 is no node of /reserved-memory"
+    );
+}
+
+#[test]
+fn the_boot_writes_its_report_and_says_only_what_failed() {
+    let system = System::new("boot").with_overlay();
+    let output = mydrvctl(&system.0, &["validate", "--boot", "--wait", "0"]);
+    assert_eq!(code(&output), 1);
+    assert_eq!(String::from_utf8(output.stdout.clone()).unwrap().lines().count(), 1);
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&fs::read(system.0.join("run/mydrv/validate.json")).unwrap()).unwrap();
+    assert_eq!(
+        (report["schema"].as_u64(), report["mode"].as_str(), report["verdict"].as_str()),
+        (Some(1), Some("boot"), Some("fail"))
+    );
+    assert_eq!(report["devices"], 1);
+    let checks = report["checks"].as_array().unwrap();
+    let count = |verdict: &str| checks.iter().filter(|check| check["verdict"] == verdict).count() as u64;
+    for (sum, verdict) in [("passed", "pass"), ("failed", "fail"), ("skipped", "skip")] {
+        assert_eq!(report[sum].as_u64(), Some(count(verdict)), "{sum}");
+    }
+    for (index, check) in checks.iter().enumerate() {
+        assert_eq!(check["number"].as_u64(), Some(index as u64 + 1));
+        let filled = |key: &str| check[key].as_str().is_some_and(|text| !text.is_empty());
+        assert!(filled("id") && filled("title") && filled("expected"), "{check}");
+        match check["verdict"].as_str().unwrap() {
+            "pass" => assert!(
+                filled("found") && check["reason"].is_null() && check["remedy"].is_null(),
+                "{check}"
+            ),
+            "fail" => assert!(filled("found") && check["reason"].is_null() && filled("remedy"), "{check}"),
+            "skip" => assert!(
+                check["found"].is_null() && filled("reason") && check["remedy"].is_null(),
+                "{check}"
+            ),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(
+        fs::read_dir(system.0.join("run/mydrv")).unwrap().count(),
+        1,
+        "the partial file is gone"
+    );
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_an_error() {
+    let system = System::new("noreport");
+    let output = mydrvctl(
+        &system.0,
+        &["validate", "--wait", "0", "--report", "/nonexistent/report.json"],
+    );
+    assert_eq!(code(&output), 5);
+    assert!(stderr(&output).contains("/nonexistent/report.json"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_journal_gets_its_priority() {
+    let system = System::new("journal");
+    let output = Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+        .arg("--root")
+        .arg(&system.0)
+        .args(["validate", "--wait", "0"])
+        .env("JOURNAL_STREAM", "8:1")
+        .output()
+        .unwrap();
+    assert!(
+        stderr(&output).starts_with("<3>mydrv-validate: FAIL 1 device-tree"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Shared by the bench's commands: where things are, steps with logs, the cache, the toolchain root.
 # shellcheck shell=bash
 set -euo pipefail
@@ -136,10 +137,27 @@ make_toolchain_root() {
         "$debian" "$1" "deb $mirror $debian main" "deb $mirror $debian-backports main"
 }
 
-# in_root COMMAND...: runs COMMAND inside the toolchain root, in the same working directory and with the tree, the cache and
-# the host's name resolution in their places.
+# in_root COMMAND...: runs COMMAND inside the toolchain root, in the same working directory, with the tree, the cache and kernel
+# trees that the environment names in their places.
 in_root() {
-    TOOLCHAIN=$toolchain TREE=$top CACHE=$cache unshare --mount --propagation private -- "$top/bench/toolchain/enter" "$@"
+    local root_command
+    root_command
+    "${root_command[@]}" "$@"
+}
+
+# root_command: sets $root_command to what has to stand before a command to run it in the toolchain root, in the same process.
+root_command() {
+    local dirs=("$top" "$cache") tree
+    for tree in "${!MYDRV_LINUX_@}"; do
+        [ ! -d "${!tree}" ] || dirs+=("$(realpath "${!tree}")")
+    done
+    root_command=(env MYDRV_CARGO_HOME="$cache/cargo" unshare --mount --propagation private --
+        "$top/bench/enter" "$toolchain" "${dirs[@]}" --)
+}
+
+# The compilers that a kernel build depends on, with their versions: part of its key.
+compilers() {
+    in_root dpkg-query -W gcc-aarch64-linux-gnu clang lld rustc rust-src bindgen
 }
 
 # ---- Kernels
@@ -179,7 +197,7 @@ kernel() {
         kernel_source=$cache/linux-$version
         cached "kernel $series source" "$kernel_source" unpack_debian_source "$series"
     fi
-    kernel_build=$cache/kernel-$series-$variant-$(key "$version" "${toolchain##*/}" "${fragments[@]}" "$(declare -f make_kernel)")
+    kernel_build=$cache/kernel-$series-$variant-$(key "$version" "$(compilers)" "${fragments[@]}" "$(declare -f make_kernel)")
     cached "kernel $series, $variant" "$kernel_build" make_kernel "$kernel_source" "$variant" "${fragments[@]}"
 }
 
@@ -211,4 +229,181 @@ check_config() {
         esac
     done < <(cat "$@")
     return "$status"
+}
+
+# ---- The guest's base: Debian for arm64, without anything of ours.
+
+base() {
+    base=$cache/base-$(key "$top/bench/rootfs/packages" "$debian" "$(declare -f make_base)")
+    cached "Debian $debian for arm64" "$base" make_base
+}
+
+make_base() {
+    local mirror
+    mirror=$(debian_mirror)
+    in_root mmdebstrap --variant=minbase --architectures=arm64 --include="$(package_list "$top/bench/rootfs/packages")" \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' "$debian" "$1" "deb $mirror $debian main"
+}
+
+# ---- The machine
+
+default_memory=1024
+default_cpus=2
+
+# qemu_machine MEMORY_MIB: sets $qemu to the emulator's command line as far as every boot shares it. PCI device `edu` is a DMA engine
+# for tests; its mask has to reach past 32 bits, since RAM starts at 1 GiB.
+qemu_machine() {
+    qemu=(qemu-system-aarch64 -M virt -cpu cortex-a72 -smp "$default_cpus" -m "$1" -display none -nodefaults -no-reboot
+        -device virtio-rng-pci -device edu,dma_mask=0xffffffffffff)
+}
+
+# make_machine_dtb MEMORY_MIB OVERLAY... DTB: the tree that QEMU makes for this machine, with the overlays (.dtbo) applied.
+make_machine_dtb() {
+    local overlays=("${@:2:$#-2}") dtb=${*: -1} qemu
+    qemu_machine "$1"
+    in_root "${qemu[@]}" -machine "dumpdtb=$dtb.base"
+    in_root fdtoverlay -i "$dtb.base" -o "$dtb" "${overlays[@]}"
+    rm "$dtb.base"
+}
+
+# ---- What is built from the layer
+
+# made TITLE TARGET KEY FUNCTION...: makes TARGET under build/ by `FUNCTION... TARGET`, unless it was made of the same KEY.
+made() {
+    local title=$1 target=$2 key=$3
+    shift 3
+    if [ -e "$target" ] && [ "$(cat "$target.key" 2>/dev/null)" = "$key" ]; then
+        return 0
+    fi
+    rm -rf "$target" "$target.key"
+    step "$title" "$@" "$target"
+    printf '%s\n' "$key" >"$target.key"
+}
+
+# modes DIR: the modes and link targets below DIR, which key() does not see.
+modes() {
+    find "$1" -printf '%P %M %l\n' | LC_ALL=C sort
+}
+
+# beside FUNCTION: runs FUNCTION in the background; its progress is shown by join. Network and processor keep each other company.
+beside() {
+    "$@" >"$logs/beside-$1" 2>&1 &
+    beside_jobs+=("$!:$1")
+}
+
+# join: waits for all that runs beside.
+join() {
+    local job status=0
+    for job in "${beside_jobs[@]}"; do
+        wait "${job%%:*}" || status=$?
+        cat "$logs/beside-${job#*:}"
+    done
+    beside_jobs=()
+    return "$status"
+}
+
+user_space() {
+    made "user space" "$build/user-space" "$(key "$apps_dir" "${toolchain##*/}" "$(declare -f make_user_space)")" make_user_space
+}
+
+make_user_space() {
+    local make=(in_root env CARGO_BUILD_TARGET="$rust_target" CARGO_TARGET_DIR="$build/cargo"
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CC=aarch64-linux-gnu-gcc
+        make -C "$apps_dir")
+    "${make[@]}" all examples
+    "${make[@]}" install DESTDIR="$1"
+    "${make[@]}" install-examples DESTDIR="$1"
+}
+
+make_overlay() {
+    in_root make -C "$overlay_dir" O="$1"
+}
+
+# module_make DIR SOURCE BUILD VARIANT ARGUMENT...: make of the module in DIR against a kernel, as Yocto's module.bbclass calls it.
+module_make() {
+    local dir=$1 source=$2 kernel=$3 variant=$4
+    shift 4
+    # shellcheck disable=SC2046 # one word or none
+    in_root make -C "$dir" KERNEL_SRC="$source" O="$kernel" "${kernel_make[@]}" $(kernel_compiler "$variant") \
+        MYDRV_ABI="$apps_dir/mydrv-abi/src/abi.rs" -j"$(nproc)" "$@"
+}
+
+# make_module SOURCE BUILD VARIANT DIR: builds a copy, so that the tree stays clean and variants stay apart.
+make_module() {
+    cp -a "$module_dir" "$4"
+    module_make "$4" "$1" "$2" "$3"
+}
+
+# make_image BASE USER_SPACE MODULE SOURCE BUILD VARIANT IMAGE: the guest's disk, an ext4 file system without partitions.
+make_image() {
+    local base=$1 user_space=$2 module=$3 source=$4 kernel=$5 variant=$6 image=$7 root=$7.root
+    rm -rf "$root"
+    cp -a "$base" "$root"
+    # shellcheck disable=SC2046 # one word or none
+    in_root make -C "$source" O="$kernel" "${kernel_make[@]}" $(kernel_compiler "$variant") INSTALL_MOD_PATH="$root" modules_install
+    module_make "$module" "$source" "$kernel" "$variant" INSTALL_MOD_PATH="$root" modules_install
+    cp -dR --preserve=mode,links "$user_space/." "$top/bench/rootfs/files/." "$root"
+
+    # As an image recipe does at build time: accounts, enabled units, an identity of its own.
+    echo mydrv >"$root/etc/hostname"
+    rm -f "$root/etc/resolv.conf"
+    echo 6d796472760000000000000000000001 >"$root/etc/machine-id"
+    chroot "$root" systemd-sysusers
+    chroot "$root" systemctl enable bench-mark-good.service bench-job.service mydrv-validate.service
+    chroot "$root" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer getty@tty1.service
+    touch "$root/etc/.updated" "$root/var/.updated" # or each boot does systemd's work after an update
+
+    in_root mke2fs -q -t ext4 -L mydrv -d "$root" "$image" 1G
+    rm -rf "$root"
+}
+
+# The kernel series that the bench takes unless told otherwise.
+default_series() {
+    printf '%s' "${MYDRV_SERIES:-$(newest_series)}"
+}
+
+# build SERIES VARIANT: everything up to the bootable image, in build/SERIES-VARIANT/; sets $product to that.
+build() {
+    local series=$1 variant=$2 abi=$apps_dir/mydrv-abi/src/abi.rs
+    product=$build/$series-$variant
+    exec {build_lock}>"$build/.lock"
+    flock --nonblock "$build_lock" || { echo "  waiting for another build in this tree"; flock "$build_lock"; }
+    mkdir -p "$product"
+
+    host_setup
+    toolchain_root
+    beside_jobs=()
+    beside base
+    beside user_space
+    kernel "$series" "$variant"
+    made "module for $series, $variant" "$product/module" \
+        "$(key "$module_dir" "$abi" "$kernel_build" "$(declare -f make_module module_make)")" \
+        make_module "$kernel_source" "$kernel_build" "$variant"
+    made overlay "$build/overlay" "$(key "$overlay_dir" "${toolchain##*/}" "$(declare -f make_overlay)")" make_overlay
+    made "machine's device tree" "$build/machine.dtb" \
+        "$(key "$build/overlay" "${toolchain##*/}" "$default_memory" "$(declare -f make_machine_dtb qemu_machine)")" \
+        make_machine_dtb "$default_memory" "$build/overlay/mydrv.dtbo"
+    join
+    base # it was made beside, in another process; here for its name
+    made "root file system for $series, $variant" "$product/rootfs.img" \
+        "$(key "$base" "$(cat "$product/module.key")" "$build/user-space" "$(modes "$build/user-space")" \
+            "$top/bench/rootfs/files" "$(modes "$top/bench/rootfs/files")" "$(declare -f make_image)")" \
+        make_image "$base" "$build/user-space" "$product/module" "$kernel_source" "$kernel_build" "$variant"
+
+    ln -sfn "$kernel_source" "$product/linux"
+    ln -sfn "$kernel_build" "$product/kernel"
+    ln -sfn kernel/arch/arm64/boot/Image "$product/Image"
+    exec {build_lock}>&-
+}
+
+# publish: the default build's artefacts under the names that build/ promises.
+publish() {
+    local name
+    for name in linux kernel Image rootfs.img; do
+        ln -sfn "${product##*/}/$name" "$build/$name"
+    done
+    ln -sfn "${product##*/}/module/mydrv.ko" "$build/mydrv.ko"
+    ln -sfn overlay/mydrv.dtbo "$build/mydrv.dtbo"
+    ln -sfn user-space/usr/bin/mydrvctl "$build/mydrvctl"
 }

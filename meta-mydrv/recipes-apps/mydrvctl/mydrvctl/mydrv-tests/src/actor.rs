@@ -6,7 +6,7 @@
 use std::{
     fs,
     os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -101,9 +101,26 @@ impl<'a> Actor<'a> {
     fn number(&mut self) -> u64 {
         let size = self.device.info.size_bytes;
         let page = sys::page() as u64;
-        let base = self.random.pick(&[0, 1, page, size / 2, size - page, size, size + page, 1 << 31, 1 << 32, 1 << 62, 1 << 63, u64::MAX]);
+        let base = self.random.pick(&[
+            0,
+            1,
+            page,
+            size / 2,
+            size - page,
+            size,
+            size + page,
+            1 << 31,
+            1 << 32,
+            1 << 62,
+            1 << 63,
+            u64::MAX,
+        ]);
         let step = self.random.pick(&[0, 0, 0, 1, 8, page, 2 << 20]);
-        if self.random.one_in(2) { base.wrapping_add(step) } else { base.wrapping_sub(step) }
+        if self.random.one_in(2) {
+            base.wrapping_add(step)
+        } else {
+            base.wrapping_sub(step)
+        }
     }
 
     /// A part of the arena: mostly whole pages, small or large.
@@ -142,8 +159,20 @@ impl<'a> Actor<'a> {
     }
 
     fn open(&mut self) -> Result<(), String> {
-        let access = self.random.pick(&[libc::O_RDONLY, libc::O_RDWR, libc::O_RDWR, libc::O_WRONLY, 3]);
-        let more = self.random.pick(&[0, 0, 0, libc::O_NONBLOCK, libc::O_APPEND, libc::O_TRUNC, libc::O_DIRECT, libc::O_PATH, libc::O_SYNC]);
+        let access = self
+            .random
+            .pick(&[libc::O_RDONLY, libc::O_RDWR, libc::O_RDWR, libc::O_WRONLY, 3]);
+        let more = self.random.pick(&[
+            0,
+            0,
+            0,
+            libc::O_NONBLOCK,
+            libc::O_APPEND,
+            libc::O_TRUNC,
+            libc::O_DIRECT,
+            libc::O_PATH,
+            libc::O_SYNC,
+        ]);
         let opened = sys::open(&self.device.path, access | more | libc::O_CLOEXEC);
         if let Ok(fd) = opened {
             if access != libc::O_RDONLY && more != libc::O_PATH && self.device.has(MYDRV_FLAG_READ_ONLY) {
@@ -175,14 +204,51 @@ impl<'a> Actor<'a> {
             1 => self.random.below(size / page) * page,
             _ => self.random.below(size.div_ceil(2 << 20)) * (2 << 20),
         };
-        let prot = self.random.pick(&[PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE, PROT_WRITE, 0, 5, 7, 4]);
-        let kind = self.random.pick(&[MAP_SHARED, MAP_SHARED, MAP_SHARED, MAP_SHARED, libc::MAP_PRIVATE, libc::MAP_SHARED_VALIDATE, 0]);
-        let more = self.random.pick(&[0, 0, 0, libc::MAP_POPULATE, libc::MAP_LOCKED, libc::MAP_NORESERVE, libc::MAP_GROWSDOWN, libc::MAP_HUGETLB]);
+        let prot = self.random.pick(&[
+            PROT_READ,
+            PROT_READ | PROT_WRITE,
+            PROT_READ | PROT_WRITE,
+            PROT_WRITE,
+            0,
+            5,
+            7,
+            4,
+        ]);
+        let kind = self.random.pick(&[
+            MAP_SHARED,
+            MAP_SHARED,
+            MAP_SHARED,
+            MAP_SHARED,
+            libc::MAP_PRIVATE,
+            libc::MAP_SHARED_VALIDATE,
+            0,
+        ]);
+        let more = self.random.pick(&[
+            0,
+            0,
+            0,
+            libc::MAP_POPULATE,
+            libc::MAP_LOCKED,
+            libc::MAP_NORESERVE,
+            libc::MAP_GROWSDOWN,
+            libc::MAP_HUGETLB,
+        ]);
         // Half of the time as long as the buffer allows.
-        let len = if offset < size && self.random.one_in(2) { len.min((size - offset).next_multiple_of(page)) } else { len };
+        let len = if offset < size && self.random.one_in(2) {
+            len.min((size - offset).next_multiple_of(page))
+        } else {
+            len
+        };
         let address = self.arena.address + at;
         let Some((fd, opened)) = self.file() else { return Ok(()) };
-        let args = [address, len, prot as usize, (kind | more | MAP_FIXED) as usize, fd.as_raw_fd() as usize, offset];
+        let args = [
+            address,
+            len,
+            prot as usize,
+            (kind | more | MAP_FIXED) as usize,
+            fd.as_raw_fd() as usize,
+            offset,
+        ];
         // SAFETY: The arena has nothing that is referred to.
         let answer = unsafe { sys::syscall(libc::SYS_mmap, args) };
         let access = opened & libc::O_ACCMODE;
@@ -193,7 +259,12 @@ impl<'a> Actor<'a> {
             && opened & libc::O_PATH == 0
             && offset % page == 0
             && offset.checked_add(len).is_some_and(|end| end <= size);
-        let told = || format!("mmap of {len:#x} bytes at {offset:#x}, prot {prot}, flags {:#x}, file {opened:#x}: {answer:?}", kind | more);
+        let told = || {
+            format!(
+                "mmap of {len:#x} bytes at {offset:#x}, prot {prot}, flags {:#x}, file {opened:#x}: {answer:?}",
+                kind | more
+            )
+        };
         match answer {
             Ok(_) if !lawful => Err(told()),
             Err(Errno(ENOMEM | EAGAIN)) => Ok(()),
@@ -230,7 +301,14 @@ impl<'a> Actor<'a> {
         if from + old_len > self.arena.len {
             return Ok(());
         }
-        let args = [self.arena.address + from, old_len, new_len, flags as usize, self.arena.address + to, 0];
+        let args = [
+            self.arena.address + from,
+            old_len,
+            new_len,
+            flags as usize,
+            self.arena.address + to,
+            0,
+        ];
         // SAFETY: The arena has nothing that is referred to.
         let _ = unsafe { sys::syscall(libc::SYS_mremap, args) };
         Ok(())
@@ -253,11 +331,17 @@ impl<'a> Actor<'a> {
     /// read, write, with any address: the device's own mappings among them.
     fn transfer(&mut self) -> Result<(), String> {
         let (address, len, offset) = (self.address(), self.number() as usize % (1 << 17), self.number());
-        let number = self.random.pick(&[libc::SYS_read, libc::SYS_write, libc::SYS_pread64, libc::SYS_pwrite64]);
+        let number = self
+            .random
+            .pick(&[libc::SYS_read, libc::SYS_write, libc::SYS_pread64, libc::SYS_pwrite64]);
         let writes_memory = matches!(number, libc::SYS_read | libc::SYS_pread64);
         // Beyond the arena's end there may be memory of this program.
         let end = self.arena.address + self.arena.len;
-        let len = if (self.arena.address..end).contains(&address) { len.min(end - address) } else { len };
+        let len = if (self.arena.address..end).contains(&address) {
+            len.min(end - address)
+        } else {
+            len
+        };
         let size = self.device.info.size_bytes;
         let Some((fd, opened)) = self.file() else { return Ok(()) };
         let args = [fd.as_raw_fd() as usize, address, len, offset as usize, 0, 0];
@@ -267,7 +351,11 @@ impl<'a> Actor<'a> {
         let right = if writes_memory { libc::O_WRONLY } else { libc::O_RDONLY };
         match answer {
             Ok(moved) if moved > len || opened & libc::O_ACCMODE == right && moved > 0 => Err(told()),
-            Ok(moved) if matches!(number, libc::SYS_pread64 | libc::SYS_pwrite64) && moved > 0 && offset.saturating_add(moved as u64) > size => {
+            Ok(moved)
+                if matches!(number, libc::SYS_pread64 | libc::SYS_pwrite64)
+                    && moved > 0
+                    && offset.saturating_add(moved as u64) > size =>
+            {
                 Err(told())
             }
             _ => Ok(()),
@@ -284,7 +372,12 @@ impl<'a> Actor<'a> {
             _ => bits & 0xffff_00ff | 0xd800,
         };
         let direction = self.random.below(4) as u32;
-        let sync = MydrvSync { offset: self.number(), length: self.number(), direction, reserved: u32::from(self.random.one_in(8)) };
+        let sync = MydrvSync {
+            offset: self.number(),
+            length: self.number(),
+            direction,
+            reserved: u32::from(self.random.one_in(8)),
+        };
         let size = self.device.info.size_bytes;
         // Room for whatever size the command names.
         let mut room = [0u64; 2048];
@@ -331,12 +424,26 @@ impl<'a> Actor<'a> {
         let (mut a, b, c) = (self.number() as usize, self.number() as usize, self.random.below(8));
         match number {
             // Never waiting; a second descriptor would be lost.
-            libc::SYS_flock => a = self.random.pick(&[libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN]) as usize | libc::LOCK_NB as usize,
-            libc::SYS_fcntl => a = self.random.pick(&[libc::F_GETFL, libc::F_SETFL, libc::F_GETFD, libc::F_SETPIPE_SZ, libc::F_SETLEASE]) as usize,
+            libc::SYS_flock => {
+                a = self.random.pick(&[libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN]) as usize | libc::LOCK_NB as usize
+            }
+            libc::SYS_fcntl => {
+                a = self.random.pick(&[
+                    libc::F_GETFL,
+                    libc::F_SETFL,
+                    libc::F_GETFD,
+                    libc::F_SETPIPE_SZ,
+                    libc::F_SETLEASE,
+                ]) as usize
+            }
             _ => {}
         }
         // O_NONBLOCK and the like may come and go; O_ASYNC could bring signals.
-        let b = if number == libc::SYS_fcntl { b & (libc::O_NONBLOCK | libc::O_APPEND) as usize } else { b };
+        let b = if number == libc::SYS_fcntl {
+            b & (libc::O_NONBLOCK | libc::O_APPEND) as usize
+        } else {
+            b
+        };
         if let Some((fd, _)) = self.file() {
             let _ = sys::on_file(number, fd, a, b, c);
         }
@@ -345,7 +452,10 @@ impl<'a> Actor<'a> {
 
     /// Pipes, and another process's view of this one's memory.
     fn splice(&mut self) -> Result<(), String> {
-        let (address, len) = (self.arena.address + self.random.below(self.arena.len), 1 + self.random.below(8192));
+        let (address, len) = (
+            self.arena.address + self.random.below(self.arena.len),
+            1 + self.random.below(8192),
+        );
         let len = len.min(self.arena.address + self.arena.len - address);
         let flags = libc::SPLICE_F_NONBLOCK as usize;
         let which = self.random.below(4);
@@ -360,7 +470,10 @@ impl<'a> Actor<'a> {
                 0 => sys::syscall(libc::SYS_splice, [fd, 0, writing, 0, len, flags]),
                 1 => sys::syscall(libc::SYS_splice, [reading, 0, fd, 0, len, flags]),
                 2 => sys::syscall(libc::SYS_vmsplice, [writing, vector, 1, flags, 0, 0]),
-                _ => sys::syscall(libc::SYS_process_vm_readv, [std::process::id() as usize, vector, 1, vector, 1, 0]),
+                _ => sys::syscall(
+                    libc::SYS_process_vm_readv,
+                    [std::process::id() as usize, vector, 1, vector, 1, 0],
+                ),
             }
         };
         // A full pipe would be all that is tested from then on.
@@ -380,7 +493,7 @@ impl<'a> Actor<'a> {
                 if write {
                     arena.set(at, TAG);
                 } else {
-                    std::hint::black_box(arena.get(at));
+                    arena.touch(at);
                 }
             }
             0
@@ -394,14 +507,21 @@ impl<'a> Actor<'a> {
 
 /// Far from where the kernel puts mappings by itself: what is unmapped for a moment stays free.
 fn arena(device: &Device) -> Outcome<Mapping> {
-    allowed("reserve", Mapping::reserved_at(0x10_0000_0000, device.size().next_multiple_of(2 << 20) + (4 << 20)))
+    allowed(
+        "reserve",
+        Mapping::reserved_at(0x10_0000_0000, device.size().next_multiple_of(2 << 20) + (4 << 20)),
+    )
 }
 
 /// No mapping of the device may be executable or private.
-fn look_at_maps(paths: &[PathBuf]) -> Result<(), String> {
+fn look_at_maps(path: &Path) -> Result<(), String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let ours = |line: &&str| paths.iter().any(|path| line.contains(&*path.to_string_lossy()));
-    match maps.lines().filter(ours).find(|line| line.split(' ').nth(1).is_some_and(|perms| perms.contains('x') || !perms.contains('s'))) {
+    let ours = |line: &&str| line.contains(&*path.to_string_lossy());
+    match maps.lines().filter(ours).find(|line| {
+        line.split(' ')
+            .nth(1)
+            .is_some_and(|perms| perms.contains('x') || !perms.contains('s'))
+    }) {
         Some(line) => Err(format!("a mapping of the device: {line}")),
         None => Ok(()),
     }
@@ -429,10 +549,13 @@ pub fn storm(device: &Device, seconds: u64, seed: u64) -> Outcome {
             };
             let results = thread::scope(|scope| {
                 let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || act(thread))).collect();
-                threads.into_iter().map(|thread| thread.join().unwrap_or(Err("panicked".into()))).collect::<Vec<_>>()
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap_or(Err("panicked".into())))
+                    .collect::<Vec<_>>()
             });
             for result in results {
-                match result.and_then(|steps| look_at_maps(&[device.path.clone()]).map(|()| steps)) {
+                match result.and_then(|steps| look_at_maps(&device.path).map(|()| steps)) {
                     Ok(steps) => println!("     process {process}: {steps} calls"),
                     Err(what) => {
                         eprintln!("FAILED {what}");
@@ -481,7 +604,7 @@ pub fn fuzz(device: &Device, seed: u64, seconds: u64, rounds: u64) -> Outcome {
                 for step in 0..STEPS {
                     actor.step().map_err(|what| format!("step {step}: {what}"))?;
                 }
-                look_at_maps(&[device.path.clone()])
+                look_at_maps(&device.path)
             });
             if let Err(what) = acted {
                 eprintln!("FAILED seed {seed}, {what}");

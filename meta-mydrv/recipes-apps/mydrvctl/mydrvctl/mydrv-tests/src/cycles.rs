@@ -42,22 +42,31 @@ pub fn bind_cycles(device: &Device, cycles: u32) -> Outcome {
     // SAFETY: Atomics are valid when zero.
     let board = allowed("share memory", unsafe { Shared::<Board>::zeroed() })?;
     board.generation.store(1, SeqCst);
-    let workers: Vec<Child> =
-        (0..WORKERS).map(|i| allowed("fork", sys::fork(|_| worker(&device.path, &board, i)))).collect::<Outcome<_>>()?;
-    let mut result = (|| {
+    let workers: Vec<Child> = (0..WORKERS)
+        .map(|i| allowed("fork", sys::fork(|_| worker(&device.path, &board, i))))
+        .collect::<Outcome<_>>()?;
+    let mut result: Outcome = (|| {
         for generation in 1..=cycles {
             let deadline = Instant::now() + PATIENCE;
             while !board.touched.iter().all(|touched| touched.load(SeqCst) == generation) {
                 if Instant::now() > deadline {
                     let behind = board.touched.each_ref().map(|touched| touched.load(SeqCst));
-                    return Err(format!("cycle {generation}: workers stuck: {behind:?}, foreign {:#x}", board.foreign.load(SeqCst)).into());
+                    return Err(format!(
+                        "cycle {generation}: workers stuck: {behind:?}, foreign {:#x}",
+                        board.foreign.load(SeqCst)
+                    )
+                    .into());
                 }
                 sys::pause();
             }
             device.unbind()?;
             let left = sys::open(&device.path, O_RDWR);
             if !matches!(left, Err(Errno(ENOENT))) {
-                return Err(format!("cycle {generation}: open after unbind: expected {}, found {left:?}", Errno(ENOENT)).into());
+                return Err(format!(
+                    "cycle {generation}: open after unbind: expected {}, found {left:?}",
+                    Errno(ENOENT)
+                )
+                .into());
             }
             board.generation.store(generation + 1, SeqCst);
             device.bind()?;
@@ -108,7 +117,11 @@ fn worker(path: &Path, board: &Board, number: usize) -> i32 {
             }
             0
         };
-        let child = if number % 2 == 1 { sys::fork(|_| touch_until_revoked(false)).ok() } else { None };
+        let child = if number % 2 == 1 {
+            sys::fork(|_| touch_until_revoked(false)).ok()
+        } else {
+            None
+        };
         let status = touch_until_revoked(true);
         if let Some(child) = child
             && child.wait() != Ok(End::Exit(0))
@@ -138,10 +151,14 @@ pub fn fork_revoke(device: &Device, rounds: u32) -> Outcome {
             let end_of_over = end_of_over.as_raw_fd();
             let forker = sys::fork(|line| {
                 sys::close(end_of_over);
-                let Ok(fd) = sys::open(&device.path, libc::O_RDONLY) else { return 20 };
-                let Ok(mapping) = sys::mmap(&fd, device.size(), R, MAP_SHARED, 0) else { return 21 };
+                let Ok(fd) = sys::open(&device.path, libc::O_RDONLY) else {
+                    return 20;
+                };
+                let Ok(mapping) = sys::mmap(&fd, device.size(), R, MAP_SHARED, 0) else {
+                    return 21;
+                };
                 let places: Vec<usize> = (0..mapping.len).step_by(1 << 20).collect();
-                places.iter().for_each(|&at| drop(std::hint::black_box(mapping.get(at))));
+                places.iter().for_each(|&at| mapping.touch(at));
                 if round % 2 == 1 {
                     // What programs may ask for must not bring the race back.
                     let _ = mapping.on(libc::SYS_madvise, 0, mapping.len, libc::MADV_KEEPONFORK);
@@ -160,7 +177,11 @@ pub fn fork_revoke(device: &Device, rounds: u32) -> Outcome {
                     }
                 }
                 let _ = sys::read(&over, &mut [0]);
-                let bad = children.into_iter().filter_map(|child| child.wait().ok()).filter(|&end| end != End::Exit(0)).count();
+                let bad = children
+                    .into_iter()
+                    .filter_map(|child| child.wait().ok())
+                    .filter(|&end| end != End::Exit(0))
+                    .count();
                 (bad != 0 || leaks()).into()
             });
             forkers.push(allowed("fork", forker)?);
@@ -187,5 +208,9 @@ pub fn fork_revoke(device: &Device, rounds: u32) -> Outcome {
 }
 
 fn holds_quietly(what: &str, holds: bool) -> Outcome {
-    if holds { Ok(()) } else { Err(format!("{what}: it did not").into()) }
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("{what}: it did not").into())
+    }
 }

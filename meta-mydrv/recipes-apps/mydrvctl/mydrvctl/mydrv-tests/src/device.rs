@@ -90,7 +90,12 @@ impl Device {
         let misc = format!("/sys/dev/char/{}:{}/device", libc::major(number), libc::minor(number));
         let platform = fs::canonicalize(misc).map_err(text)?;
         let platform = platform.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Device { path: path.into(), info: info(&fd)?, number, platform })
+        Ok(Device {
+            path: path.into(),
+            info: info(&fd)?,
+            number,
+            platform,
+        })
     }
 
     /// The buffer's length in bytes.
@@ -164,12 +169,24 @@ pub fn try_info(fd: &impl AsRawFd) -> Call<MydrvInfo> {
 }
 
 pub fn try_sync(fd: &impl AsRawFd, direction: u32, offset: u64, length: u64) -> Call {
-    sys::ioctl(fd, MYDRV_IOC_SYNC, &mut MydrvSync { offset, length, direction, reserved: 0 })
+    sys::ioctl(
+        fd,
+        MYDRV_IOC_SYNC,
+        &mut MydrvSync {
+            offset,
+            length,
+            direction,
+            reserved: 0,
+        },
+    )
 }
 
 /// A shared mapping of `len` bytes from `offset`.
 pub fn map(fd: &impl AsRawFd, len: usize, prot: i32, offset: usize) -> Outcome<Mapping> {
-    allowed(format!("mmap {len:#x} bytes at {offset:#x}"), sys::mmap(fd, len, prot, libc::MAP_SHARED, offset as u64))
+    allowed(
+        format!("mmap {len:#x} bytes at {offset:#x}"),
+        sys::mmap(fd, len, prot, libc::MAP_SHARED, offset as u64),
+    )
 }
 
 /// Pseudo-random numbers (splitmix64): one seed, one sequence.

@@ -20,7 +20,9 @@ const LIMIT: u32 = 2000;
 /// binding ends before its n-th allocation, each one had its turn.
 pub fn fail_nth(device: &Device) -> Outcome {
     if !Path::new(FAIL_NTH).exists() {
-        return Err(Broken::Skip("the kernel cannot fail allocations on demand (CONFIG_FAULT_INJECTION)".into()));
+        return Err(Broken::Skip(
+            "the kernel cannot fail allocations on demand (CONFIG_FAULT_INJECTION)".into(),
+        ));
     }
     let setting = |kind: &str, name: &str, value: &str| {
         let path = PathBuf::from(format!("/sys/kernel/debug/{kind}/{name}"));
@@ -36,11 +38,18 @@ pub fn fail_nth(device: &Device) -> Outcome {
 
     device.unbind()?;
     let open = |path: &Path| {
-        File::options().read(true).write(true).open(path).map_err(|error| Broken::Promise(format!("{}: {error}", path.display())))
+        File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|error| Broken::Promise(format!("{}: {error}", path.display())))
     };
     // Open beforehand, so that nothing but binding allocates while it is armed.
     let armed = open(FAIL_NTH.as_ref())?;
-    let mut bind = File::options().write(true).open(DRIVER_BIND).map_err(|error| format!("{DRIVER_BIND}: {error}"))?;
+    let mut bind = File::options()
+        .write(true)
+        .open(DRIVER_BIND)
+        .map_err(|error| format!("{DRIVER_BIND}: {error}"))?;
     let (mut refused, mut survived) = (0, 0);
     for nth in 1..=LIMIT {
         let text = nth.to_string();
@@ -66,7 +75,9 @@ pub fn fail_nth(device: &Device) -> Outcome {
             Err(_) => {
                 refused += 1;
                 if device.is_bound() || device.path.exists() {
-                    return Err(format!("bind with allocation {nth} failing: refused, yet something is left of the device").into());
+                    return Err(
+                        format!("bind with allocation {nth} failing: refused, yet something is left of the device").into(),
+                    );
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 //! What mappings cost, and when the memory is zeroed.
 
+use std::os::fd::OwnedFd;
+
 use libc::{MAP_PRIVATE, MAP_SHARED, O_RDONLY, PROT_NONE};
 use mydrv_abi::*;
 
@@ -17,14 +19,26 @@ const BLOCK: usize = 2 << 20;
 pub fn faults(device: &Device) -> Outcome {
     let (page, size) = (sys::page(), device.size());
     let writable = !device.has(MYDRV_FLAG_READ_ONLY);
-    let (fd, prot) = if writable { (device.open_rw()?, RW) } else { (device.open(O_RDONLY)?, R) };
-    let arena = allowed("reserve", Mapping::anonymous(size + 3 * BLOCK, PROT_NONE, MAP_PRIVATE | libc::MAP_NORESERVE))?;
+    let (fd, prot) = if writable {
+        (device.open_rw()?, RW)
+    } else {
+        (device.open(O_RDONLY)?, R)
+    };
+    let arena = allowed(
+        "reserve",
+        Mapping::anonymous(size + 3 * BLOCK, PROT_NONE, MAP_PRIVATE | libc::MAP_NORESERVE),
+    )?;
     let aligned = arena.address.next_multiple_of(BLOCK) - arena.address;
     // The kernel's own choice of address should suit blocks; these are ours: fitting, and off by one page.
     for (name, at, offset, len) in [
         ("all, aligned", aligned, 0, size),
         ("all, off by a page", aligned + page, 0, size),
-        ("a part within 2 MiB", aligned + 8 * page, 4 * page, (64 * page).min(size - 4 * page)),
+        (
+            "a part within 2 MiB",
+            aligned + 8 * page,
+            4 * page,
+            (64 * page).min(size - 4 * page),
+        ),
         ("a page", aligned, 0, page),
     ] {
         for write_first in [false, true] {
@@ -40,14 +54,18 @@ pub fn faults(device: &Device) -> Outcome {
                     if write {
                         arena.set(at + i, TAG);
                     } else {
-                        std::hint::black_box(arena.get(at + i));
+                        arena.touch(at + i);
                     }
                 }
                 sys::faults() - before
             };
             let first = touch(write_first);
             let how = if write_first { "written" } else { "read" };
-            holds(format!("{name}, {how}: at most a fault for each of {blocks} x 2 MiB"), (1..=blocks + 2).contains(&first), first)?;
+            holds(
+                format!("{name}, {how}: at most a fault for each of {blocks} x 2 MiB"),
+                (1..=blocks + 2).contains(&first),
+                first,
+            )?;
             let again = touch(false) + if writable { touch(true) } else { 0 };
             // One may be the program's own.
             holds(format!("{name}, {how}: no fault by the second touch"), again <= 1, again)?;
@@ -55,29 +73,39 @@ pub fn faults(device: &Device) -> Outcome {
     }
     drop(arena);
 
-    if size < 8 * BLOCK || device.info.physical_address % BLOCK as u64 != 0 {
+    if size < 8 * BLOCK || !device.info.physical_address.is_multiple_of(BLOCK as u64) {
         println!("note the buffer is smaller than 8 blocks, or not aligned to 2 MiB: no blocks to be seen");
         return Ok(());
     }
     let mapping = map(&fd, size, prot, 0)?;
-    holds("the kernel places a large mapping for blocks", mapping.address % BLOCK == 0, mapping.address)?;
+    holds(
+        "the kernel places a large mapping for blocks",
+        mapping.address % BLOCK == 0,
+        mapping.address,
+    )?;
     let before = sys::page_table_kib();
     for i in (0..size).step_by(page) {
-        std::hint::black_box(mapping.get(i));
+        mapping.touch(i);
     }
     let tables = sys::page_table_kib() - before;
     let small = (size / BLOCK * 4) as u64;
-    holds(format!("blocks take no page tables (pages would take {small} KiB)"), tables < small / 2, tables)
+    holds(
+        format!("blocks take no page tables (pages would take {small} KiB)"),
+        tables < small / 2,
+        tables,
+    )
 }
 
 /// With `mydrv,scrub`, the last close zeroes; a mapping and a second file keep the data.
 pub fn scrub(device: &Device) -> Outcome {
     let (page, size) = (sys::page(), device.size());
     if !device.has(MYDRV_FLAG_SCRUB) {
-        return Err(Broken::Skip("the device tree does not ask for scrubbing (mydrv,scrub)".into()));
+        return Err(Broken::Skip(
+            "the device tree does not ask for scrubbing (mydrv,scrub)".into(),
+        ));
     }
     let places = [0, size / 2 / page * page, size - 8];
-    let zero = |fd| -> Outcome<bool> {
+    let zero = |fd: &OwnedFd| -> Outcome<bool> {
         let mapping = map(fd, size, R, 0)?;
         Ok((0..size).step_by(8).all(|at| mapping.get(at) == 0))
     };
@@ -91,22 +119,36 @@ pub fn scrub(device: &Device) -> Outcome {
     let second = device.open(O_RDONLY)?;
     equal("data stays as long as it is mapped", map(&second, page, R, 0)?.get(0), TAG)?;
     drop(mapping);
-    equal("data stays as long as another file is open", map(&second, page, R, 0)?.get(0), TAG)?;
+    equal(
+        "data stays as long as another file is open",
+        map(&second, page, R, 0)?.get(0),
+        TAG,
+    )?;
     equal("and is not called pristine", info(&second)?.flags & MYDRV_FLAG_PRISTINE, 0)?;
     drop(second);
 
     let reader = device.open(O_RDONLY)?;
-    equal("after the last close it is pristine", info(&reader)?.flags & MYDRV_FLAG_PRISTINE, MYDRV_FLAG_PRISTINE)?;
+    equal(
+        "after the last close it is pristine",
+        info(&reader)?.flags & MYDRV_FLAG_PRISTINE,
+        MYDRV_FLAG_PRISTINE,
+    )?;
     holds("after the last close all is zero", zero(&reader)?, size)?;
     let writer = device.open_rw()?;
-    equal("open for writing, it is not pristine", info(&reader)?.flags & MYDRV_FLAG_PRISTINE, 0)?;
+    equal(
+        "open for writing, it is not pristine",
+        info(&reader)?.flags & MYDRV_FLAG_PRISTINE,
+        0,
+    )?;
     allowed("pwrite", sys::pwrite(&writer, &[1; 64], (size - 64) as i64))?;
     drop((reader, writer));
 
     // The last user is a child that dies with the file and a mapping.
     let fd = device.open_rw()?;
     let child = sys::fork(|line| {
-        let Ok(mapping) = sys::mmap(&fd, size, RW, MAP_SHARED, 0) else { return 1 };
+        let Ok(mapping) = sys::mmap(&fd, size, RW, MAP_SHARED, 0) else {
+            return 1;
+        };
         mapping.set(0, TAG);
         line.meet();
         0
@@ -116,5 +158,9 @@ pub fn scrub(device: &Device) -> Outcome {
     drop(fd);
     child.tell();
     allowed("wait", child.wait())?;
-    holds("after the last user's death all is zero", zero(&device.open(O_RDONLY)?)?, size)
+    holds(
+        "after the last user's death all is zero",
+        zero(&device.open(O_RDONLY)?)?,
+        size,
+    )
 }

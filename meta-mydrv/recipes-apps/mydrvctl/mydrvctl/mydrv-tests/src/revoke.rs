@@ -43,7 +43,7 @@ fn touched(path: &std::path::Path, flags: i32) -> Mapping {
         sys::mmap(&fd, len, prot, MAP_SHARED, 0)
     });
     let mapping = mapping.unwrap_or_else(|errno| panic!("{}: {errno}", path.display()));
-    places(mapping.len).for_each(|at| drop(std::hint::black_box(mapping.get(at))));
+    places(mapping.len).for_each(|at| mapping.touch(at));
     mapping
 }
 
@@ -62,7 +62,10 @@ pub fn revoke(device: &Device) -> Outcome {
     let split = map(&fd, size, prot, 0)?;
     let by_second_node = touched(&node.0, flags);
     let moved = {
-        let to = allowed("reserve", Mapping::anonymous(size, PROT_NONE, MAP_PRIVATE | libc::MAP_NORESERVE))?;
+        let to = allowed(
+            "reserve",
+            Mapping::anonymous(size, PROT_NONE, MAP_PRIVATE | libc::MAP_NORESERVE),
+        )?;
         let from = std::mem::ManuallyDrop::new(touched(&device.path, flags));
         allowed("move a mapping", from.mremap(size, size, Some(&to)))?;
         to
@@ -81,34 +84,34 @@ pub fn revoke(device: &Device) -> Outcome {
     // In other processes: inherited, made by themselves, by the second node, inherited but touched only afterwards, and by a grandchild.
     let mut victims = vec![
         victim("a child with an inherited mapping", |line| {
-            places(size).for_each(|at| drop(std::hint::black_box(whole.get(at))));
+            places(size).for_each(|at| whole.touch(at));
             line.meet();
-            std::hint::black_box(whole.get(size / 2 / page * page));
+            whole.touch(size / 2 / page * page);
         })?,
         victim("a child with an inherited mapping that it never touched", |line| {
             line.meet();
-            std::hint::black_box(whole.get(0));
+            whole.touch(0);
         })?,
         victim("a process with its own mapping", |line| {
             let mapping = touched(&device.path, flags);
             line.meet();
-            std::hint::black_box(mapping.get(0));
+            mapping.touch(0);
         })?,
         victim("a process that reads by the second node", |line| {
             let mapping = touched(&node.0, O_RDONLY);
             line.meet();
-            std::hint::black_box(mapping.get(mapping.len - page));
+            mapping.touch(mapping.len - page);
         })?,
         victim("a grandchild", |line| {
             let mapping = touched(&device.path, flags);
             let grandchild = sys::fork(|_| {
-                std::hint::black_box(mapping.get(0));
+                mapping.touch(0);
                 line.meet();
-                std::hint::black_box(mapping.get(0));
+                mapping.touch(0);
                 0
             });
             if grandchild.and_then(Child::wait) == Ok(End::Signal(SIGBUS)) {
-                std::hint::black_box(mapping.get(page));
+                mapping.touch(page);
             }
         })?,
     ];
@@ -132,11 +135,18 @@ pub fn revoke(device: &Device) -> Outcome {
     ] {
         equal(format!("{name}: places within reach"), reachable(mapping), 0)?;
     }
-    allowed("make an inaccessible mapping readable", inaccessible.on(libc::SYS_mprotect, 0, page, R))?;
+    allowed(
+        "make an inaccessible mapping readable",
+        inaccessible.on(libc::SYS_mprotect, 0, page, R),
+    )?;
     equal("it shows nothing", inaccessible.readable(0), false)?;
     for (name, mut child) in victims {
         child.tell();
-        equal(format!("{name} dies of SIGBUS"), allowed("wait", child.wait())?, End::Signal(SIGBUS))?;
+        equal(
+            format!("{name} dies of SIGBUS"),
+            allowed("wait", child.wait())?,
+            End::Signal(SIGBUS),
+        )?;
     }
 
     gone(&fd)?;
@@ -146,7 +156,11 @@ pub fn revoke(device: &Device) -> Outcome {
     device.bind()?;
 
     gone(&fd)?;
-    equal("after binding again, an old mapping's places within reach", reachable(&whole), 0)?;
+    equal(
+        "after binding again, an old mapping's places within reach",
+        reachable(&whole),
+        0,
+    )?;
     drop(fd);
     drop((whole, untouched, inaccessible, last, split, moved, by_second_node));
     works(device)
@@ -159,7 +173,11 @@ fn gone(fd: &impl AsRawFd) -> Outcome {
     refused("SYNC", try_sync(fd, MYDRV_SYNC_TO_DEVICE, 0, 1), ENODEV)?;
     refused("read", sys::read(fd, &mut [0; 8]), ENODEV)?;
     refused("pread", sys::pread(fd, &mut [0; 8], 0), ENODEV)?;
-    refused("lseek", sys::on_file(libc::SYS_lseek, fd, 0, libc::SEEK_SET as usize, 0), ENODEV)?;
+    refused(
+        "lseek",
+        sys::on_file(libc::SYS_lseek, fd, 0, libc::SEEK_SET as usize, 0),
+        ENODEV,
+    )?;
     refused("mmap", sys::mmap(fd, page, R, MAP_SHARED, 0), ENODEV)?;
     let writes = sys::pwrite(fd, &[0; 8], 0);
     if writes != Err(sys::Errno(libc::EBADF)) {
@@ -173,12 +191,20 @@ fn gone(fd: &impl AsRawFd) -> Outcome {
 /// A newly bound device is as new: zeroed, pristine, usable.
 fn works(device: &Device) -> Outcome {
     let now = Device::find(&device.path)?;
-    equal("the same buffer as before", (now.info.size_bytes, now.info.label), (device.info.size_bytes, device.info.label))?;
+    equal(
+        "the same buffer as before",
+        (now.info.size_bytes, now.info.label),
+        (device.info.size_bytes, device.info.label),
+    )?;
     let fd = now.open(O_RDONLY)?;
     let mapping = map(&fd, now.size(), R, 0)?;
     // Another program may have opened it in between, for the boot's check.
     if info(&fd)?.flags & MYDRV_FLAG_PRISTINE != 0 {
-        holds("it is zeroed", (0..now.size()).step_by(8).all(|at| mapping.get(at) == 0), now.size())?;
+        holds(
+            "it is zeroed",
+            (0..now.size()).step_by(8).all(|at| mapping.get(at) == 0),
+            now.size(),
+        )?;
     }
     if !now.has(MYDRV_FLAG_READ_ONLY) {
         let writer = now.open_rw()?;

@@ -35,12 +35,28 @@ pub fn mmap(device: &Device) -> Outcome {
     refused("map two pages from the last one on", shared(2 * page, R, size - page), ENXIO)?;
     refused("map from the end on", shared(page, R, size), ENXIO)?;
     refused("map from far beyond", shared(page, R, 1 << 46), ENXIO)?;
-    refused("map the last page that an offset can name", shared(page, R, usize::MAX - 2 * page + 1), ENXIO)?;
-    refused("map beyond what an offset can name", shared(2 * page, R, usize::MAX - page + 1), EOVERFLOW)?;
+    refused(
+        "map the last page that an offset can name",
+        shared(page, R, usize::MAX - 2 * page + 1),
+        ENXIO,
+    )?;
+    refused(
+        "map beyond what an offset can name",
+        shared(2 * page, R, usize::MAX - page + 1),
+        EOVERFLOW,
+    )?;
 
     refused("map privately", sys::mmap(&reader, page, R, MAP_PRIVATE, 0), EINVAL)?;
-    refused("map privately, without any access", sys::mmap(&reader, page, PROT_NONE, MAP_PRIVATE, 0), EINVAL)?;
-    refused("map for persistent memory", sys::mmap(&reader, page, R, MAP_SHARED_VALIDATE | libc::MAP_SYNC, 0), EOPNOTSUPP)?;
+    refused(
+        "map privately, without any access",
+        sys::mmap(&reader, page, PROT_NONE, MAP_PRIVATE, 0),
+        EINVAL,
+    )?;
+    refused(
+        "map for persistent memory",
+        sys::mmap(&reader, page, R, MAP_SHARED_VALIDATE | libc::MAP_SYNC, 0),
+        EOPNOTSUPP,
+    )?;
 
     refused("map executable", shared(page, R | PROT_EXEC, 0), EPERM)?;
     refused("map executable only", shared(page, PROT_EXEC, 0), EPERM)?;
@@ -48,7 +64,11 @@ pub fn mmap(device: &Device) -> Outcome {
     let protect = |mapping: &Mapping, prot| mapping.on(libc::SYS_mprotect, 0, page, prot);
     refused("make a mapping executable", protect(&mapping, R | PROT_EXEC), EACCES)?;
     let inaccessible = allowed("map", shared(page, PROT_NONE, 0))?;
-    refused("make an inaccessible mapping executable", protect(&inaccessible, PROT_EXEC), EACCES)?;
+    refused(
+        "make an inaccessible mapping executable",
+        protect(&inaccessible, PROT_EXEC),
+        EACCES,
+    )?;
     allowed("make an inaccessible mapping readable", protect(&inaccessible, R))?;
     let in_old_program = sys::fork(|_| {
         let tried = sys::read_implies_exec().and_then(|_| sys::mmap(&reader, page, R, MAP_SHARED, 0));
@@ -59,19 +79,39 @@ pub fn mmap(device: &Device) -> Outcome {
 
     refused("map a read-only file writable", shared(page, RW, 0), EACCES)?;
     refused("make a read-only file's mapping writable", protect(&mapping, RW), EACCES)?;
-    refused("make a read-only file's mapping write-only", protect(&inaccessible, PROT_WRITE), EACCES)?;
+    refused(
+        "make a read-only file's mapping write-only",
+        protect(&inaccessible, PROT_WRITE),
+        EACCES,
+    )?;
     if device.has(MYDRV_FLAG_READ_ONLY) {
-        for (name, flags) in [("reading and writing", O_RDWR), ("writing", O_WRONLY), ("neither", O_RDWR | O_WRONLY)] {
-            refused(format!("open a read-only buffer for {name}"), sys::open(&device.path, flags), EROFS)?;
+        for (name, flags) in [
+            ("reading and writing", O_RDWR),
+            ("writing", O_WRONLY),
+            ("neither", O_RDWR | O_WRONLY),
+        ] {
+            refused(
+                format!("open a read-only buffer for {name}"),
+                sys::open(&device.path, flags),
+                EROFS,
+            )?;
         }
     } else {
         let writer = device.open_rw()?;
         let mapping = map(&writer, page, RW, 0)?;
-        refused("make a writable mapping executable", protect(&mapping, RW | PROT_EXEC), EACCES)?;
+        refused(
+            "make a writable mapping executable",
+            protect(&mapping, RW | PROT_EXEC),
+            EACCES,
+        )?;
         allowed("make a writable mapping read-only", protect(&mapping, R))?;
         allowed("make it writable again", protect(&mapping, RW))?;
         let write_only = device.open(O_WRONLY)?;
-        refused("map a file that is open for writing only", sys::mmap(&write_only, page, PROT_WRITE, MAP_SHARED, 0), EACCES)?;
+        refused(
+            "map a file that is open for writing only",
+            sys::mmap(&write_only, page, PROT_WRITE, MAP_SHARED, 0),
+            EACCES,
+        )?;
     }
 
     let first = map(&reader, page, R, 0)?;
@@ -82,12 +122,28 @@ pub fn mmap(device: &Device) -> Outcome {
     refused("move a mapping beyond the end", first.remap_file_pages(size / page), ENXIO)?;
     allowed("shrink a mapping", mapping.mremap(2 * page, page, None))?;
 
-    refused("dump a mapping after all", first.on(libc::SYS_madvise, 0, page, libc::MADV_DODUMP), EINVAL)?;
-    refused("drop a mapping's pages", first.on(libc::SYS_madvise, 0, page, libc::MADV_DONTNEED), EINVAL)?;
+    refused(
+        "dump a mapping after all",
+        first.on(libc::SYS_madvise, 0, page, libc::MADV_DODUMP),
+        EINVAL,
+    )?;
+    refused(
+        "drop a mapping's pages",
+        first.on(libc::SYS_madvise, 0, page, libc::MADV_DONTNEED),
+        EINVAL,
+    )?;
     let (_reading, writing) = allowed("pipe", sys::pipe())?;
-    refused("lend a mapping's pages to a pipe", sys::vmsplice(&writing, first.address, page), EFAULT)?;
+    refused(
+        "lend a mapping's pages to a pipe",
+        sys::vmsplice(&writing, first.address, page),
+        EFAULT,
+    )?;
     let memory = allowed("open /proc/self/mem", sys::open("/proc/self/mem".as_ref(), O_RDONLY))?;
-    refused("read a mapping by /proc/self/mem", sys::pread(&memory, &mut [0; 8], first.address as i64), EIO)?;
+    refused(
+        "read a mapping by /proc/self/mem",
+        sys::pread(&memory, &mut [0; 8], first.address as i64),
+        EIO,
+    )?;
     flags_of(&first)?;
 
     placement(device)
@@ -97,7 +153,10 @@ pub fn mmap(device: &Device) -> Outcome {
 fn flags_of(mapping: &Mapping) -> Outcome {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     let start = format!("{:08x}-", mapping.address);
-    let flags = smaps.lines().skip_while(|line| !line.starts_with(&start)).find_map(|line| line.strip_prefix("VmFlags:"));
+    let flags = smaps
+        .lines()
+        .skip_while(|line| !line.starts_with(&start))
+        .find_map(|line| line.strip_prefix("VmFlags:"));
     let flags: Vec<&str> = flags.unwrap_or_default().split_whitespace().collect();
     for (flag, wanted, meaning) in [
         ("ms", true, "may be shared"),
@@ -109,7 +168,11 @@ fn flags_of(mapping: &Mapping) -> Outcome {
         ("me", false, "may be executed later"),
     ] {
         let verb = if wanted { "" } else { "not " };
-        holds(format!("a read-only file's mapping: {verb}{meaning} ({flag})"), flags.contains(&flag) == wanted, &flags)?;
+        holds(
+            format!("a read-only file's mapping: {verb}{meaning} ({flag})"),
+            flags.contains(&flag) == wanted,
+            &flags,
+        )?;
     }
     Ok(())
 }
@@ -123,7 +186,10 @@ fn placement(device: &Device) -> Outcome {
         let word = TAG + (offset / page) as u64;
         allowed("pwrite", sys::pwrite(&fd, &word.to_ne_bytes(), offset as i64))?;
     }
-    let arena = allowed("reserve", Mapping::anonymous(size + 2 * block, PROT_NONE, MAP_PRIVATE | libc::MAP_NORESERVE))?;
+    let arena = allowed(
+        "reserve",
+        Mapping::anonymous(size + 2 * block, PROT_NONE, MAP_PRIVATE | libc::MAP_NORESERVE),
+    )?;
     let aligned = arena.address.next_multiple_of(block) - arena.address;
     let mut tried = 0;
     for (at, offset, len) in [
@@ -149,13 +215,19 @@ fn placement(device: &Device) -> Outcome {
                 }
                 let found = arena.get(at + i);
                 if found != expected {
-                    return Err(format!("{len:#x} bytes at {offset:#x}, byte {i:#x}: expected {expected:#x}, found {found:#x}").into());
+                    return Err(
+                        format!("{len:#x} bytes at {offset:#x}, byte {i:#x}: expected {expected:#x}, found {found:#x}").into(),
+                    );
                 }
             }
             tried += 1;
         }
     }
-    holds("mappings show the pages that their offsets name", tried >= 4, format!("{tried} mappings"))?;
+    holds(
+        "mappings show the pages that their offsets name",
+        tried >= 4,
+        format!("{tried} mappings"),
+    )?;
 
     // A part with another protection, and a hole: the rest stays what it was.
     let mapping = map(&fd, size, RW, 0)?;
@@ -184,14 +256,26 @@ pub fn ioctl(device: &Device) -> Outcome {
 
     let info = info(&reader)?;
     equal("ABI version", info.abi_version, MYDRV_ABI_VERSION)?;
-    holds("the size is in pages", info.size_bytes != 0 && info.size_bytes % page == 0, info.size_bytes)?;
+    holds(
+        "the size is in pages",
+        info.size_bytes != 0 && info.size_bytes % page == 0,
+        info.size_bytes,
+    )?;
     equal("reserved", info.reserved, 0)?;
     holds("the label ends", info.label.contains(&0), info.label)?;
-    holds("root sees addresses", info.flags & MYDRV_FLAG_ADDRESSES != 0 && info.physical_address != 0, info.physical_address)?;
+    holds(
+        "root sees addresses",
+        info.flags & MYDRV_FLAG_ADDRESSES != 0 && info.physical_address != 0,
+        info.physical_address,
+    )?;
     if info.flags & MYDRV_FLAG_RESERVED != 0 {
         let end = info.physical_address.checked_add(size);
         let inside = info.physical_address >= info.region_base && end <= info.region_base.checked_add(info.region_size_bytes);
-        holds("the buffer lies within its region", inside, (info.region_base, info.region_size_bytes, info.physical_address))?;
+        holds(
+            "the buffer lies within its region",
+            inside,
+            (info.region_base, info.region_size_bytes, info.physical_address),
+        )?;
     }
     let unprivileged = sys::fork(|_| {
         let Ok(()) = sys::become_nobody() else { return 2 };
@@ -203,11 +287,23 @@ pub fn ioctl(device: &Device) -> Outcome {
     equal("without CAP_SYS_RAWIO no address is told", end, End::Exit(0))?;
 
     refused("INFO to address 0", sys::ioctl_at(&reader, MYDRV_IOC_INFO, 0), EFAULT)?;
-    refused("INFO to the kernel's memory", sys::ioctl_at(&reader, MYDRV_IOC_INFO, KERNEL_ADDRESS), EFAULT)?;
+    refused(
+        "INFO to the kernel's memory",
+        sys::ioctl_at(&reader, MYDRV_IOC_INFO, KERNEL_ADDRESS),
+        EFAULT,
+    )?;
     let edge = allowed("two pages", Edge::new())?;
-    refused("INFO across the end of memory", sys::ioctl_at(&reader, MYDRV_IOC_INFO, edge.before(8)), EFAULT)?;
+    refused(
+        "INFO across the end of memory",
+        sys::ioctl_at(&reader, MYDRV_IOC_INFO, edge.before(8)),
+        EFAULT,
+    )?;
     refused("SYNC from address 0", sys::ioctl_at(&reader, MYDRV_IOC_SYNC, 0), EFAULT)?;
-    refused("SYNC from across the end of memory", sys::ioctl_at(&reader, MYDRV_IOC_SYNC, edge.before(8)), EFAULT)?;
+    refused(
+        "SYNC from across the end of memory",
+        sys::ioctl_at(&reader, MYDRV_IOC_SYNC, edge.before(8)),
+        EFAULT,
+    )?;
 
     let mut room = [0u64; 2048];
     let unknown = (2..=0xff).map(|number| 0xd800 | number).chain([
@@ -237,7 +333,10 @@ pub fn ioctl(device: &Device) -> Outcome {
     let fd = if writable { device.open_rw()? } else { device.open(O_RDONLY)? };
     for (offset, length) in [(0, 1), (0, size), (size - 1, 1), (1, size - 1), (page - 1, 2)] {
         for direction in [to, from] {
-            allowed(format!("SYNC {direction} of {length:#x} at {offset:#x}"), try_sync(&fd, direction, offset, length))?;
+            allowed(
+                format!("SYNC {direction} of {length:#x} at {offset:#x}"),
+                try_sync(&fd, direction, offset, length),
+            )?;
         }
     }
     for (offset, length) in [
@@ -252,16 +351,37 @@ pub fn ioctl(device: &Device) -> Outcome {
         (1 << 63, 1 << 63),
         (size - 1, u64::MAX - size + 2),
     ] {
-        refused(format!("SYNC of {length:#x} at {offset:#x}"), try_sync(&fd, to, offset, length), ERANGE)?;
+        refused(
+            format!("SYNC of {length:#x} at {offset:#x}"),
+            try_sync(&fd, to, offset, length),
+            ERANGE,
+        )?;
     }
     for direction in [0, to | from, 4, u32::MAX] {
-        refused(format!("SYNC of direction {direction:#x}"), try_sync(&fd, direction, 0, page), EINVAL)?;
+        refused(
+            format!("SYNC of direction {direction:#x}"),
+            try_sync(&fd, direction, 0, page),
+            EINVAL,
+        )?;
     }
     for offset in [0, size - 1, size] {
-        refused(format!("SYNC of nothing at {offset:#x}"), try_sync(&fd, to, offset, 0), EINVAL)?;
+        refused(
+            format!("SYNC of nothing at {offset:#x}"),
+            try_sync(&fd, to, offset, 0),
+            EINVAL,
+        )?;
     }
-    let mut reserved = MydrvSync { offset: 0, length: page, direction: to, reserved: 1 };
-    refused("SYNC with a reserved bit", sys::ioctl(&fd, MYDRV_IOC_SYNC, &mut reserved), EINVAL)?;
+    let mut reserved = MydrvSync {
+        offset: 0,
+        length: page,
+        direction: to,
+        reserved: 1,
+    };
+    refused(
+        "SYNC with a reserved bit",
+        sys::ioctl(&fd, MYDRV_IOC_SYNC, &mut reserved),
+        EINVAL,
+    )?;
     if writable {
         allowed("SYNC to the device by a reader", try_sync(&reader, to, 0, page))?;
         refused("SYNC from the device by a reader", try_sync(&reader, from, 0, page), EBADF)?;
@@ -274,14 +394,34 @@ pub fn file(device: &Device) -> Outcome {
     let reader = device.open(O_RDONLY)?;
     let lseek = |offset: i64, whence| sys::on_file(libc::SYS_lseek, &reader, offset as usize, whence as usize, 0);
 
-    equal("read before the end is short", allowed("pread", sys::pread(&reader, &mut [1; 64], size - 16))?, 16)?;
-    equal("read at the end gives nothing", allowed("pread", sys::pread(&reader, &mut [1; 64], size))?, 0)?;
-    equal("read far beyond gives nothing", allowed("pread", sys::pread(&reader, &mut [1; 64], i64::MAX - 64))?, 0)?;
+    equal(
+        "read before the end is short",
+        allowed("pread", sys::pread(&reader, &mut [1; 64], size - 16))?,
+        16,
+    )?;
+    equal(
+        "read at the end gives nothing",
+        allowed("pread", sys::pread(&reader, &mut [1; 64], size))?,
+        0,
+    )?;
+    equal(
+        "read far beyond gives nothing",
+        allowed("pread", sys::pread(&reader, &mut [1; 64], i64::MAX - 64))?,
+        0,
+    )?;
     refused("read before the start", sys::pread(&reader, &mut [1; 64], -1), EINVAL)?;
     refused("write through a reader", sys::pwrite(&reader, &[0], 0), EBADF)?;
-    refused("read to the kernel's memory", sys::read_to(&reader, KERNEL_ADDRESS, 8), EFAULT)?;
+    refused(
+        "read to the kernel's memory",
+        sys::read_to(&reader, KERNEL_ADDRESS, 8),
+        EFAULT,
+    )?;
     let edge = allowed("two pages", Edge::new())?;
-    equal("read across the end of memory is short", allowed("read", sys::read_to(&reader, edge.before(8), 64))?, 8)?;
+    equal(
+        "read across the end of memory is short",
+        allowed("read", sys::read_to(&reader, edge.before(8), 64))?,
+        8,
+    )?;
     equal("and moves as far", allowed("lseek", lseek(0, libc::SEEK_CUR))?, 8)?;
 
     equal("seek to the end", allowed("lseek", lseek(0, libc::SEEK_END))?, size as usize)?;
@@ -304,23 +444,43 @@ pub fn file(device: &Device) -> Outcome {
     ] {
         refused(format!("{what} the device"), sys::on_file(number, &reader, 0, 0, 4096), errno)?;
     }
-    refused("open for direct I/O", sys::open(&device.path, O_RDONLY | libc::O_DIRECT), EINVAL)?;
+    refused(
+        "open for direct I/O",
+        sys::open(&device.path, O_RDONLY | libc::O_DIRECT),
+        EINVAL,
+    )?;
 
     let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", reader.as_raw_fd())).unwrap_or_default();
     let mode = ["coherent", "write-combine", "cached"][device.info.cache_mode as usize];
     for line in [format!("mydrv-size-bytes:\t{size}"), format!("mydrv-cache-mode:\t{mode}")] {
-        holds(format!("fdinfo has {line:?}"), fdinfo.lines().any(|found| found == line), &fdinfo)?;
+        holds(
+            format!("fdinfo has {line:?}"),
+            fdinfo.lines().any(|found| found == line),
+            &fdinfo,
+        )?;
     }
     holds("fdinfo has the flags", fdinfo.contains("\nmydrv-flags:\t0x"), &fdinfo)?;
-    holds("fdinfo has no address", !fdinfo.contains(&format!("{:x}", device.info.physical_address)), "none")?;
+    holds(
+        "fdinfo has no address",
+        !fdinfo.contains(&format!("{:x}", device.info.physical_address)),
+        "none",
+    )?;
 
     device.needs_writable()?;
     let writer = device.open_rw()?;
     let pattern: Vec<u8> = (0..3 * 4096 + 7).map(|i| (i * 7 % 251) as u8).collect();
     let offset = size - pattern.len() as i64 - 3;
-    equal("write across pages", allowed("pwrite", sys::pwrite(&writer, &pattern, offset))?, pattern.len())?;
+    equal(
+        "write across pages",
+        allowed("pwrite", sys::pwrite(&writer, &pattern, offset))?,
+        pattern.len(),
+    )?;
     let mut back = vec![0; pattern.len()];
-    equal("read across pages", allowed("pread", sys::pread(&writer, &mut back, offset))?, pattern.len())?;
+    equal(
+        "read across pages",
+        allowed("pread", sys::pread(&writer, &mut back, offset))?,
+        pattern.len(),
+    )?;
     holds("what was written is read back", back == pattern, pattern.len())?;
     let page = sys::page();
     let mapping = map(&writer, 4 * page, R, device.size() - 4 * page)?;
@@ -328,22 +488,42 @@ pub fn file(device: &Device) -> Outcome {
     let word = mapping.get(first - (device.size() - 4 * page));
     let at = first - offset as usize;
     equal("a mapping shows it too", word.to_ne_bytes().as_slice(), &pattern[at..at + 8])?;
-    equal("write before the end is short", allowed("pwrite", sys::pwrite(&writer, &[0; 64], size - 16))?, 16)?;
+    equal(
+        "write before the end is short",
+        allowed("pwrite", sys::pwrite(&writer, &[0; 64], size - 16))?,
+        16,
+    )?;
     refused("write at the end", sys::pwrite(&writer, &[0; 8], size), ENOSPC)?;
     refused("write far beyond", sys::pwrite(&writer, &[0; 8], i64::MAX - 64), ENOSPC)?;
     refused("write from address 0", sys::write_from(&writer, 0, 8), EFAULT)?;
-    equal("write from across the end of memory is short", allowed("write", sys::write_from(&writer, edge.before(8), 64))?, 8)?;
+    equal(
+        "write from across the end of memory is short",
+        allowed("write", sys::write_from(&writer, edge.before(8), 64))?,
+        8,
+    )?;
     equal("write nothing", allowed("pwrite", sys::pwrite(&writer, &[], size))?, 0)?;
-    refused("allocate space for the device", sys::on_file(libc::SYS_fallocate, &writer, 0, 0, 4096), ENODEV)?;
+    refused(
+        "allocate space for the device",
+        sys::on_file(libc::SYS_fallocate, &writer, 0, 0, 4096),
+        ENODEV,
+    )?;
     let write_only = device.open(O_WRONLY)?;
     refused("read through a writer", sys::pread(&write_only, &mut [0], 0), EBADF)?;
 
     // From the device's own mapping: a copy whose source page is not there yet faults while the driver runs.
     let source = map(&writer, page, R, 0)?;
     let target = device.open_rw()?;
-    equal("write the buffer into itself", allowed("write", sys::write_from(&target, source.address, page))?, page)?;
+    equal(
+        "write the buffer into itself",
+        allowed("write", sys::write_from(&target, source.address, page))?,
+        page,
+    )?;
     let target = map(&writer, page, RW, page)?;
-    equal("read the buffer into itself", allowed("read", sys::read_to(&device.open_rw()?, target.address, page))?, page)
+    equal(
+        "read the buffer into itself",
+        allowed("read", sys::read_to(&device.open_rw()?, target.address, page))?,
+        page,
+    )
 }
 
 /// A child with a mapping dies, and leaves a core dump that shows its own memory but not the buffer.
@@ -361,8 +541,12 @@ pub fn core_dump(device: &Device) -> Outcome {
         let child = sys::fork(|_| {
             // Inverted in the program's text, so that only memory written here matches.
             let invert = |bytes: [u8; 16]| bytes.map(|byte| !byte);
-            let Ok(own) = Mapping::anonymous(pages, RW, MAP_PRIVATE) else { return 2 };
-            let Ok(buffer) = sys::mmap(&fd, pages, RW, MAP_SHARED, 0) else { return 3 };
+            let Ok(own) = Mapping::anonymous(pages, RW, MAP_PRIVATE) else {
+                return 2;
+            };
+            let Ok(buffer) = sys::mmap(&fd, pages, RW, MAP_SHARED, 0) else {
+                return 3;
+            };
             for (mapping, bytes) in [(&own, invert(ours)), (&buffer, invert(theirs))] {
                 for at in [0, 8] {
                     mapping.set(at, u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default()));

@@ -66,7 +66,10 @@ pub fn open(path: &Path, flags: c_int) -> Call<OwnedFd> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno(libc::EINVAL))?;
     // SAFETY: The path is a string; the new file is nobody else's.
     unsafe {
-        let fd = syscall(libc::SYS_openat, [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, 0, 0, 0])?;
+        let fd = syscall(
+            libc::SYS_openat,
+            [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, 0, 0, 0],
+        )?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }
@@ -81,13 +84,29 @@ pub fn close(fd: RawFd) {
 pub fn mknod(path: &Path, device: u64) -> Call<()> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno(libc::EINVAL))?;
     // SAFETY: The path is a string.
-    if unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, device) } == 0 { Ok(()) } else { Err(errno()) }
+    if unsafe { libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, device) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
 }
 
 /// ioctl(2) with a pointer to `arg`, or whatever address.
 pub fn ioctl<T>(fd: &impl AsRawFd, command: u32, arg: &mut T) -> Call {
     // SAFETY: The driver reads and writes at most a structure of the size that is part of the command; the tests pass one.
-    unsafe { syscall(libc::SYS_ioctl, [fd.as_raw_fd() as usize, command as usize, ptr::from_mut(arg) as usize, 0, 0, 0]) }
+    unsafe {
+        syscall(
+            libc::SYS_ioctl,
+            [
+                fd.as_raw_fd() as usize,
+                command as usize,
+                ptr::from_mut(arg) as usize,
+                0,
+                0,
+                0,
+            ],
+        )
+    }
 }
 
 /// ioctl(2) with an address that must not be accessible.
@@ -99,25 +118,59 @@ pub fn ioctl_at(fd: &impl AsRawFd, command: u32, address: usize) -> Call {
 /// pread(2).
 pub fn pread(fd: &impl AsRawFd, to: &mut [u8], offset: i64) -> Call {
     // SAFETY: The kernel writes within the slice.
-    unsafe { syscall(libc::SYS_pread64, [fd.as_raw_fd() as usize, to.as_mut_ptr() as usize, to.len(), offset as usize, 0, 0]) }
+    unsafe {
+        syscall(
+            libc::SYS_pread64,
+            [
+                fd.as_raw_fd() as usize,
+                to.as_mut_ptr() as usize,
+                to.len(),
+                offset as usize,
+                0,
+                0,
+            ],
+        )
+    }
 }
 
 /// pwrite(2).
 pub fn pwrite(fd: &impl AsRawFd, from: &[u8], offset: i64) -> Call {
     // SAFETY: The kernel reads within the slice.
-    unsafe { syscall(libc::SYS_pwrite64, [fd.as_raw_fd() as usize, from.as_ptr() as usize, from.len(), offset as usize, 0, 0]) }
+    unsafe {
+        syscall(
+            libc::SYS_pwrite64,
+            [
+                fd.as_raw_fd() as usize,
+                from.as_ptr() as usize,
+                from.len(),
+                offset as usize,
+                0,
+                0,
+            ],
+        )
+    }
 }
 
 /// read(2).
 pub fn read(fd: &impl AsRawFd, to: &mut [u8]) -> Call {
     // SAFETY: The kernel writes within the slice.
-    unsafe { syscall(libc::SYS_read, [fd.as_raw_fd() as usize, to.as_mut_ptr() as usize, to.len(), 0, 0, 0]) }
+    unsafe {
+        syscall(
+            libc::SYS_read,
+            [fd.as_raw_fd() as usize, to.as_mut_ptr() as usize, to.len(), 0, 0, 0],
+        )
+    }
 }
 
 /// write(2).
 pub fn write(fd: &impl AsRawFd, from: &[u8]) -> Call {
     // SAFETY: The kernel reads within the slice.
-    unsafe { syscall(libc::SYS_write, [fd.as_raw_fd() as usize, from.as_ptr() as usize, from.len(), 0, 0, 0]) }
+    unsafe {
+        syscall(
+            libc::SYS_write,
+            [fd.as_raw_fd() as usize, from.as_ptr() as usize, from.len(), 0, 0, 0],
+        )
+    }
 }
 
 /// write(2) from whatever address: how the kernel's own access to a mapping is tried.
@@ -152,9 +205,17 @@ pub fn pipe() -> Call<(OwnedFd, OwnedFd)> {
 
 /// vmsplice(2): asks the kernel for the pages behind an address, not for a copy.
 pub fn vmsplice(pipe: &impl AsRawFd, address: usize, len: usize) -> Call {
-    let vector = libc::iovec { iov_base: address as *mut _, iov_len: len };
+    let vector = libc::iovec {
+        iov_base: address as *mut _,
+        iov_len: len,
+    };
     // SAFETY: The vector is a local; the kernel only reads.
-    unsafe { syscall(libc::SYS_vmsplice, [pipe.as_raw_fd() as usize, ptr::from_ref(&vector) as usize, 1, 0, 0, 0]) }
+    unsafe {
+        syscall(
+            libc::SYS_vmsplice,
+            [pipe.as_raw_fd() as usize, ptr::from_ref(&vector) as usize, 1, 0, 0, 0],
+        )
+    }
 }
 
 // ---- Memory
@@ -169,8 +230,19 @@ pub struct Mapping {
 /// mmap(2) where the kernel likes.
 pub fn mmap(fd: &impl AsRawFd, len: usize, prot: c_int, flags: c_int, offset: u64) -> Call<Mapping> {
     // SAFETY: Without MAP_FIXED no other mapping changes.
-    let address =
-        unsafe { syscall(libc::SYS_mmap, [0, len, prot as usize, flags as usize, fd.as_raw_fd() as usize, offset as usize])? };
+    let address = unsafe {
+        syscall(
+            libc::SYS_mmap,
+            [
+                0,
+                len,
+                prot as usize,
+                flags as usize,
+                fd.as_raw_fd() as usize,
+                offset as usize,
+            ],
+        )?
+    };
     Ok(Mapping { address, len })
 }
 
@@ -196,7 +268,14 @@ impl Mapping {
     pub fn map_over(&self, at: usize, fd: &impl AsRawFd, len: usize, prot: c_int, offset: u64) -> Call<()> {
         assert!(at + len <= self.len);
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        let args = [self.address + at, len, prot as usize, flags as usize, fd.as_raw_fd() as usize, offset as usize];
+        let args = [
+            self.address + at,
+            len,
+            prot as usize,
+            flags as usize,
+            fd.as_raw_fd() as usize,
+            offset as usize,
+        ];
         // SAFETY: The range is this mapping's, to which there are no references.
         unsafe { syscall(libc::SYS_mmap, args) }.map(drop)
     }
@@ -223,14 +302,19 @@ impl Mapping {
 
     /// Reads the word at `at`; may raise SIGBUS.
     pub fn get(&self, at: usize) -> u64 {
-        assert!(at + 8 <= self.len && at % 8 == 0);
+        assert!(at + 8 <= self.len && at.is_multiple_of(8));
         // SAFETY: Within the mapping, and aligned; others may change it meanwhile, hence volatile.
         unsafe { ptr::read_volatile((self.address + at) as *const u64) }
     }
 
+    /// Reads the word at `at` for the access's sake.
+    pub fn touch(&self, at: usize) {
+        std::hint::black_box(self.get(at));
+    }
+
     /// Writes the word at `at`; may raise SIGBUS or SIGSEGV.
     pub fn set(&self, at: usize, value: u64) {
-        assert!(at + 8 <= self.len && at % 8 == 0);
+        assert!(at + 8 <= self.len && at.is_multiple_of(8));
         // SAFETY: As in `get()`.
         unsafe { ptr::write_volatile((self.address + at) as *mut u64, value) }
     }
@@ -252,7 +336,13 @@ impl Drop for Mapping {
 fn reserve(address: usize, len: usize, how: c_int) -> Call<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | how;
     // SAFETY: The callers own the range, or have the kernel refuse one that is in use.
-    unsafe { syscall(libc::SYS_mmap, [address, len, libc::PROT_NONE as usize, flags as usize, usize::MAX, 0]) }.map(drop)
+    unsafe {
+        syscall(
+            libc::SYS_mmap,
+            [address, len, libc::PROT_NONE as usize, flags as usize, usize::MAX, 0],
+        )
+    }
+    .map(drop)
 }
 
 /// Two pages of which the second cannot be accessed.
@@ -288,7 +378,10 @@ impl<T: Sync> Shared<T> {
     /// `T` is valid when all of its bytes are zero.
     pub unsafe fn zeroed() -> Call<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        Ok(Shared(Mapping::anonymous(size_of::<T>(), prot, libc::MAP_SHARED)?, std::marker::PhantomData))
+        Ok(Shared(
+            Mapping::anonymous(size_of::<T>(), prot, libc::MAP_SHARED)?,
+            std::marker::PhantomData,
+        ))
     }
 }
 
@@ -358,7 +451,11 @@ pub fn wait(pid: libc::pid_t) -> Call<End> {
             return Err(errno());
         }
     }
-    Ok(if libc::WIFSIGNALED(status) { End::Signal(libc::WTERMSIG(status)) } else { End::Exit(libc::WEXITSTATUS(status)) })
+    Ok(if libc::WIFSIGNALED(status) {
+        End::Signal(libc::WTERMSIG(status))
+    } else {
+        End::Exit(libc::WEXITSTATUS(status))
+    })
 }
 
 impl Child {
@@ -392,7 +489,11 @@ impl Line {
 /// Takes all privileges away from this process.
 pub fn become_nobody() -> Call<()> {
     // SAFETY: Always safe.
-    if unsafe { libc::setgroups(0, ptr::null()) | libc::setgid(65534) | libc::setuid(65534) } == 0 { Ok(()) } else { Err(errno()) }
+    if unsafe { libc::setgroups(0, ptr::null()) | libc::setgid(65534) | libc::setuid(65534) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
 }
 
 /// personality(2): what old programs ask for, that every readable mapping is executable too.
@@ -426,14 +527,22 @@ pub fn faults() -> u64 {
 pub fn page_table_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmPTE:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Lets this process leave core dumps.
 pub fn allow_core_dumps() -> Call<()> {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: The limit is a local.
-    if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &limit) } == 0 { Ok(()) } else { Err(errno()) }
+    if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &limit) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
 }
 
 /// Ends this process with SIGABRT.

@@ -148,6 +148,11 @@ in_root() {
 # root_command: sets $root_command to what has to stand before a command to run it in the toolchain root, in the same process.
 root_command() {
     local dirs=("$top" "$cache") tree
+    # The tests are there already.
+    if [ -n "${MYDRV_IN_ROOT:-}" ]; then
+        root_command=(env)
+        return
+    fi
     for tree in "${!MYDRV_LINUX_@}"; do
         [ ! -d "${!tree}" ] || dirs+=("$(realpath "${!tree}")")
     done
@@ -248,14 +253,16 @@ make_base() {
 
 # ---- The machine
 
+# The emulated machine, for every boot by bench/boot and by the tests. PCI device `edu` is a DMA engine for tests; its mask has to reach
+# past 32 bits, since RAM starts at 1 GiB.
+machine=virt
+machine_cpu=cortex-a72
 default_memory=1024
-default_cpus=2
+machine_extra=(-smp 2 -nodefaults -no-reboot -device virtio-rng-pci -device edu,dma_mask=0xffffffffffff)
 
-# qemu_machine MEMORY_MIB: sets $qemu to the emulator's command line as far as every boot shares it. PCI device `edu` is a DMA engine
-# for tests; its mask has to reach past 32 bits, since RAM starts at 1 GiB.
+# qemu_machine MEMORY_MIB: sets $qemu to the emulator's command line as far as every boot shares it.
 qemu_machine() {
-    qemu=(qemu-system-aarch64 -M virt -cpu cortex-a72 -smp "$default_cpus" -m "$1" -display none -nodefaults -no-reboot
-        -device virtio-rng-pci -device edu,dma_mask=0xffffffffffff)
+    qemu=(qemu-system-aarch64 -M "$machine" -cpu "$machine_cpu" -m "$1" -display none "${machine_extra[@]}")
 }
 
 # make_machine_dtb MEMORY_MIB OVERLAY... DTB: the tree that QEMU makes for this machine, with the overlays (.dtbo) applied.
@@ -311,9 +318,10 @@ make_user_space() {
     local make=(in_root env CARGO_BUILD_TARGET="$rust_target" CARGO_TARGET_DIR="$build/cargo"
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CC=aarch64-linux-gnu-gcc
         make -C "$apps_dir")
-    "${make[@]}" all examples
+    "${make[@]}" all examples tests
     "${make[@]}" install DESTDIR="$1"
     "${make[@]}" install-examples DESTDIR="$1"
+    "${make[@]}" install-tests DESTDIR="$1"
 }
 
 make_overlay() {
@@ -382,7 +390,8 @@ build() {
         make_module "$kernel_source" "$kernel_build" "$variant"
     made overlay "$build/overlay" "$(key "$overlay_dir" "${toolchain##*/}" "$(declare -f make_overlay)")" make_overlay
     made "machine's device tree" "$build/machine.dtb" \
-        "$(key "$build/overlay" "${toolchain##*/}" "$default_memory" "$(declare -f make_machine_dtb qemu_machine)")" \
+        "$(key "$build/overlay" "${toolchain##*/}" "$default_memory" "$(declare -p machine machine_cpu machine_extra)" \
+            "$(declare -f make_machine_dtb qemu_machine)")" \
         make_machine_dtb "$default_memory" "$build/overlay/mydrv.dtbo"
     join
     base # it was made beside, in another process; here for its name

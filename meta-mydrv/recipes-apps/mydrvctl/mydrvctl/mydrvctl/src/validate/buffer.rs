@@ -47,10 +47,7 @@ pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
 pub fn label(reader: &Device, node: &Node) -> Outcome {
     let found = reader.info()?.label;
     let expected = node.string("label").unwrap_or_default();
-    // The ABI's field is shorter than what a device tree may hold.
-    let longest = mydrv::abi::MYDRV_LABEL_BYTES - 1;
-    let fits = found == expected || (expected.len() > longest && expected.as_bytes().starts_with(found.as_bytes()));
-    if !fits {
+    if found != expected {
         return fail(
             format!("label {found:?}"),
             "wrong device: look which driver registered the node (mydrvctl list)",
@@ -64,6 +61,30 @@ pub fn label(reader: &Device, node: &Node) -> Outcome {
         },
         (),
     ))
+}
+
+/// What the device tree asks of the buffer, in words; `INFO` is put in the same words.
+pub fn expected_properties(node: &Node) -> String {
+    let cache_mode = node.string("mydrv,cache-mode").unwrap_or_else(|| "coherent".into());
+    properties(&cache_mode, node.has("read-only"), node.has("mydrv,scrub"))
+}
+
+fn properties(cache_mode: &str, read_only: bool, scrub: bool) -> String {
+    let access = if read_only { "read-only" } else { "read and write" };
+    format!("{cache_mode}, {access}, {}", if scrub { "scrubbed" } else { "not scrubbed" })
+}
+
+/// Cache mode and flags.
+pub fn configuration(reader: &Device, node: &Node) -> Outcome {
+    let info = reader.info()?;
+    let found = properties(info.cache_mode.as_str(), info.flags.read_only(), info.flags.scrub());
+    if found != expected_properties(node) {
+        return fail(
+            found,
+            "reboot, or bind the driver anew: it read another device tree than the one shown now",
+        );
+    }
+    Ok((found, ()))
 }
 
 /// What the size check expects, in words.
@@ -100,7 +121,7 @@ pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) ->
             );
         }
     }
-    let of_tree = node.number("size").map(|size| size.next_multiple_of(page)).or(match region {
+    let of_tree = node.number("size").or(match region {
         Region::Reserved { size, .. } => Some(*size),
         Region::Default => None,
     });

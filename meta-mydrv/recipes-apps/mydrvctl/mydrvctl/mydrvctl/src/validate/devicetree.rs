@@ -73,6 +73,11 @@ impl Node {
         fs::read(self.dir.join(property)).ok()
     }
 
+    /// Whether the node has the property, whatever its value.
+    pub fn has(&self, property: &str) -> bool {
+        self.dir.join(property).is_file()
+    }
+
     /// A string, or the first of a list of strings.
     pub fn string(&self, property: &str) -> Option<String> {
         self.strings(property).into_iter().next()

@@ -159,6 +159,15 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |reader| buffer::label(reader, node),
     );
+    report.check(
+        Spec {
+            id: "properties",
+            title: "the driver follows the node's properties",
+            expected: buffer::expected_properties(node),
+            on: on_reader,
+        },
+        |reader| buffer::configuration(reader, node),
+    );
     let sized = reader.as_ref().zip(region.as_ref());
     let blame_size = if region.is_none() { "region" } else { "abi" };
     let size = report.check(

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures: the shared guest, its buffers, and guests of a test's own. After each test the kernel's log is looked at."""
+
+from pathlib import Path
+
+import pytest
+
+import guest as guests
+from guest import buffer, overlay, region
+
+MIB = 1 << 20
+
+# One buffer of each kind beside the product's own: label, properties, and the region that it owns.
+KINDS = {
+    "write-combine": ('mydrv,cache-mode = "write-combine"; dma-noncoherent;', region("cma_wc", 4 * MIB)),
+    "cached": ('mydrv,cache-mode = "cached"; dma-noncoherent;', region("cma_cached", 4 * MIB)),
+    "noncoherent": ("dma-noncoherent;", region("cma_noncoherent", 4 * MIB)),
+    "read-only": ("read-only;", region("cma_ro", 4 * MIB)),
+    "scrub": ("mydrv,scrub;", region("cma_scrub", 4 * MIB)),
+    "no-map": ("", region("pool", 4 * MIB, "no-map;")),
+    "part": ("size = <0 0x3000>;", region("cma_part", 4 * MIB)),
+    "default-pool": ("size = <0 0x100000>;", None),
+}
+PRODUCT = "buffer0"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--tally", metavar="FILE", help="add the numbers of passed, failed and skipped tests to FILE")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    path = config.getoption("tally")
+    if path:
+        count = {kind: len(terminalreporter.stats.get(kind, ())) for kind in ("passed", "failed", "error", "skipped")}
+        with Path(path).open("a") as tally:
+            print(count["passed"], count["failed"] + count["error"], count["skipped"], file=tally)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    # What boots guests of its own comes last, when the shared one is no longer needed.
+    items.sort(key=lambda item: item.get_closest_marker("own_guest") is not None)
+
+
+class Shared:
+    """The guest that most tests share, while it is up."""
+
+    def __init__(self):
+        self.guest = None
+        self.failure = None
+
+
+@pytest.fixture(scope="session")
+def shared():
+    shared = Shared()
+    yield shared
+    if shared.guest:
+        shared.guest.off()
+
+
+def kinds_tree(path):
+    nodes, regions = [], []
+    for label, (properties, reserved) in KINDS.items():
+        if reserved:
+            regions.append(reserved)
+            properties += f" memory-region = <&{reserved.split(':')[0]}>;"
+        nodes.append(buffer(f"mydrv-{label}", f'{properties} label = "{label}";'))
+    return guests.machine_tree(path, overlay(*nodes, regions=regions))
+
+
+@pytest.fixture
+def guest(request, shared, tmp_path_factory):
+    """The shared guest: on QEMU with one buffer of each kind, a board with its own."""
+    env = guests.environment(request)
+    if shared.failure:
+        pytest.fail(f"the guest did not come up: {shared.failure}")
+    if shared.guest is None:
+        tree = kinds_tree(tmp_path_factory.mktemp("kinds")) if "qemu" in env.get_features() else None
+        try:
+            shared.guest = guests.boot(env.config_file, tree)
+            shared.guest.settle()
+        except Exception as error:
+            shared.failure = repr(error)
+            raise
+    yield shared.guest
+    warnings = shared.guest.kernel_warnings()
+    assert not warnings, f"the kernel warned:\n{warnings}"
+
+
+@pytest.fixture
+def boot(request, shared, tmp_path):
+    """A function that boots a guest of the test's own: its arguments are machine_tree()'s, and `append`, `allow_warnings`."""
+    if shared.guest:
+        shared.guest.off()
+        shared.guest, shared.failure = None, None
+    env = guests.environment(request)
+    booted = []
+
+    def boot(*sources, append="", **kwargs):
+        booted.append(guests.boot(env.config_file, guests.machine_tree(tmp_path, *sources, **kwargs), append))
+        booted[-1].settle()
+        return booted[-1]
+
+    yield boot
+    for guest in booted:
+        warnings = guest.kernel_warnings()
+        guest.off()
+        assert not warnings, f"the kernel warned:\n{warnings}"
+
+
+@pytest.fixture
+def device(guest, request):
+    """The product's buffer."""
+    if "qemu" in guests.environment(request).get_features():
+        return f"/dev/mydrv/by-label/{PRODUCT}"
+    return "/dev/mydrv0"
+
+
+@pytest.fixture
+def quiet(guest):
+    """Keeps udev from starting the boot's check whenever a test binds a device."""
+    guest.run("systemctl mask --runtime mydrv-validate.service; systemctl stop mydrv-validate.service")
+    yield
+    guest.run("systemctl unmask --runtime mydrv-validate.service; udevadm settle")
+
+
+@pytest.fixture(params=[PRODUCT, *KINDS])
+def each_kind(request, guest):
+    """Every kind of buffer in turn."""
+    path = f"/dev/mydrv/by-label/{request.param}"
+    if guest.status(f"test -e {path}"):
+        pytest.skip(f"no buffer labelled {request.param} in this device tree")
+    return path

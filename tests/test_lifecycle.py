@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The device goes and comes back while it is used; allocations fail; the module is taken out; random calls."""
+
+import pytest
+
+from guest import TESTS
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+SMALL = "/dev/mydrv/by-label/noncoherent"
+
+
+@pytest.fixture
+def small(guest, device):
+    """A small buffer, which takes less time to zero at each bind; the product's where there is only that."""
+    return SMALL if guest.status(f"test -e {SMALL}") == 0 else device
+
+
+@pytest.fixture
+def node(guest):
+    """Of a path by label the node: the link is udev's, which follows a moment after the device."""
+    return lambda path: guest.run(f"udevadm settle; readlink -f {path}")
+
+
+def test_revoke(guest, each_kind, node):
+    guest.test("revoke", device=node(each_kind), timeout=180)
+
+
+def test_bind_cycles_under_load(guest, small, node):
+    guest.test("bind-cycles", guest.scaled(1000, debug=60), device=node(small), timeout=900)
+
+
+def test_bind_cycles_of_the_whole_region(guest, device, node):
+    """Each bind needs all of the region back."""
+    guest.test("bind-cycles", guest.scaled(20, debug=3), device=node(device), timeout=300)
+
+
+def test_forks_while_revoked(guest, small, node):
+    guest.test("fork-revoke", guest.scaled(200, debug=20), device=node(small), timeout=400)
+
+
+def test_allocations_fail_in_turn(guest, small, node):
+    guest.test("fail-nth", device=node(small), timeout=300)
+
+
+def test_open_file_keeps_the_module(guest, device, node):
+    path = node(device)
+    guest.run(f"{TESTS} --device {path} hold >/run/hold 2>&1 & echo $! >/run/hold.pid; sleep 1; grep -q holding /run/hold")
+    output, status = guest.execute("rmmod mydrv")
+    assert status != 0 and "in use" in "".join(output), output
+    guest.run("kill $(cat /run/hold.pid)")
+    guest.run("for i in $(seq 50); do rmmod mydrv 2>/dev/null && break; sleep 0.1; done; test ! -d /sys/module/mydrv")
+    assert guest.run("ls /dev | grep -E '^mydrv[0-9]+$' || true") == ""
+    guest.run(f"modprobe mydrv && test -e {path}")
+
+
+def test_module_comes_and_goes(guest, device):
+    cycles = guest.scaled(30, debug=8)
+    guest.run(f"for i in $(seq {cycles}); do rmmod mydrv && modprobe mydrv || exit 1; done; udevadm settle", timeout=300)
+    guest.run(f"mydrvctl --device {device} validate --quick", timeout=120)
+
+
+def test_fuzz(guest, each_kind, node):
+    """The seed is printed with a failure; docs/testing.md says how to use it."""
+    guest.test("fuzz", "--seconds", guest.scaled(10, debug=20), device=node(each_kind), timeout=400)
+
+
+def test_storm(guest, small, node):
+    guest.test("storm", "--seconds", guest.scaled(40, debug=60), device=node(small), timeout=400)
+
+
+def test_everything_works_after_all_that(guest, each_kind):
+    guest.run(f"udevadm settle; mydrvctl --device {each_kind} validate", timeout=180)
+
+
+def test_nothing_leaked(guest):
+    """Last: what the tests before left behind."""
+    if not guest.is_debug:
+        pytest.skip("the kernel looks for no leaks (CONFIG_DEBUG_KMEMLEAK)")
+    # Twice: the first scan finds what may be a leak, the second what still is.
+    guest.run("rmmod mydrv")
+    scan = "echo scan >/sys/kernel/debug/kmemleak"
+    guest.run(f"{scan}; sleep 6; {scan}", timeout=200)
+    assert guest.run("cat /sys/kernel/debug/kmemleak") == ""
+    guest.run("modprobe mydrv")

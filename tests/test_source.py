@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""What can be told without a guest: crates, formatting, lints, warnings, the ABI's layout, device trees, the bench's scripts."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from guest import TOP, in_build
+
+pytestmark = pytest.mark.source
+
+LAYER = TOP / "meta-mydrv"
+APPS = LAYER / "recipes-apps/mydrvctl/mydrvctl"
+MODULE = LAYER / "recipes-kernel/mydrv/mydrv"
+OVERLAY = LAYER / "recipes-kernel/mydrv-overlay/mydrv-overlay"
+
+
+def build_dir():
+    return Path(os.environ["LG_BUILD"])
+
+
+def cargo(*arguments):
+    env = {**os.environ, "CARGO_TARGET_DIR": str(build_dir() / "cargo"), "MYDRV_ASSETS_DIR": str(build_dir() / "cargo/assets-host")}
+    return in_build(["cargo", *arguments, "--manifest-path", str(APPS / "Cargo.toml")], env=env)
+
+
+def test_crates_are_formatted():
+    cargo("fmt", "--all", "--check")
+
+
+def test_crates_have_no_lints():
+    cargo("clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings")
+
+
+def test_crates_pass_their_own_tests():
+    output = cargo("test", "--locked", "--workspace")
+    assert sum(map(int, re.findall(r"test result: ok\. (\d+) passed", output))) > 20, output
+
+
+def test_header_compiles_and_matches(tmp_path):
+    """The generated C header has the layout and the numbers that the kernel module compiles in."""
+    header = build_dir() / "user-space/usr/include/mydrv.h"
+    abi = (APPS / "mydrv-abi/src/abi.rs").read_text()
+    constants = re.findall(r"^pub const (MYDRV_\w+): \w+ = ([^;]+);", abi, re.M)
+    assert len(constants) > 15
+    fields = {
+        name: re.findall(r"^\s+pub (\w+):", body, re.M) for name, body in re.findall(r"^pub struct (\w+) \{(.*?)^\}", abi, re.M | re.S)
+    }
+    sizes = {"MydrvInfo": 88, "MydrvSync": 24}
+    offsets = {"MydrvInfo": [0, 4, 8, 16, 24, 32, 40, 48, 52, 56], "MydrvSync": [0, 8, 16, 20]}
+    text = header.read_text()
+    lines = ["#include <stddef.h>", "#include <sys/ioctl.h>", f'#include "{header}"']
+    for name, value in constants:
+        lines.append(f'_Static_assert({name} == ({value.replace("_", "") if value[:2] == "0x" else value}), "{name}");')
+    for name, members in fields.items():
+        c_name = next(found for found in (f"struct {name}", name, "struct mydrv_" + name[5:].lower()) if re.search(rf"\b{found.split()[-1]}\b", text))
+        lines.append(f'_Static_assert(sizeof({c_name}) == {sizes[name]}, "size of {name}");')
+        for member, offset in zip(members, offsets[name], strict=True):
+            lines.append(f'_Static_assert(offsetof({c_name}, {member}) == {offset}, "{name}.{member}");')
+        direction = "_IOR" if name == "MydrvInfo" else "_IOW"
+        number = 0 if name == "MydrvInfo" else 1
+        lines.append(f'_Static_assert(MYDRV_IOC_{name[5:].upper()} == {direction}(0xD8, {number}, {c_name}), "number of {name}");')
+    source = tmp_path / "abi.c"
+    source.write_text("\n".join(lines) + "\n")
+    for compiler in ("gcc", "aarch64-linux-gnu-gcc", "clang"):
+        for standard in ("c11", "gnu17"):
+            in_build([compiler, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source)])
+
+
+TREES = json.loads(os.environ.get("MYDRV_TREES", "{}"))
+
+
+@pytest.fixture(params=sorted(TREES))
+def tree(request):
+    """A kernel's source and build directories: of each series that is at hand."""
+    return TREES[request.param]
+
+
+def test_module_builds_without_warnings(tree, tmp_path):
+    """Lints included, on every kernel series; in a copy, so that all of it is compiled."""
+    if not tree["build"]:
+        pytest.skip(tree["reason"])
+    copy = tmp_path / "mydrv"
+    shutil.copytree(MODULE, copy)
+    abi = APPS / "mydrv-abi/src/abi.rs"
+    make = ["make", "-C", str(copy), f"KERNEL_SRC={tree['source']}", f"O={tree['build']}", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
+    output = in_build([*make, f"MYDRV_ABI={abi}", "CLIPPY=1", "W=1"])
+    assert "warning" not in output.lower(), output
+    assert (copy / "mydrv.ko").exists()
+
+
+def test_module_is_formatted():
+    rules = build_dir() / "linux/.rustfmt.toml"
+    in_build(["rustfmt", "--check", "--edition", "2021", "--config-path", str(rules), *map(str, sorted(MODULE.glob("*.rs")))])
+
+
+def test_module_refuses_a_kernel_that_is_too_old(tmp_path):
+    copy = tmp_path / "mydrv"
+    shutil.copytree(MODULE, copy)
+    kernel = build_dir() / "kernel"
+    make = ["make", "-C", str(copy), f"KERNEL_SRC={build_dir() / 'linux'}", f"O={kernel}", "ARCH=arm64", "VERSION=6", "PATCHLEVEL=12"]
+    done = subprocess.run(make, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "kernel 6.12 is too old. The driver needs 6.18 or newer" in done.stderr
+
+
+def test_scripts_have_no_lints():
+    scripts = [
+        path
+        for path in sorted([*(TOP / "bench").rglob("*"), *(TOP / ".ci").glob("*")])
+        if path.is_file() and (path.name == "lib.sh" or path.read_bytes()[:40].startswith((b"#!/bin/bash", b"#!/bin/sh")))
+    ]
+    assert len(scripts) >= 4
+    in_build(["shellcheck", *map(str, scripts)])
+
+
+@pytest.mark.parametrize("arguments", [[], ["MYDRV_CMA_SIZE=0x180000000"], ["MYDRV_ADDRESS_CELLS=2", "MYDRV_SIZE_CELLS=1"]])
+def test_overlay_builds_without_warnings(tmp_path, arguments):
+    output = in_build(["make", "--no-print-directory", "-C", str(OVERLAY), f"O={tmp_path}", *arguments])
+    assert "warning" not in output.lower()
+    assert (tmp_path / "mydrv.dtbo").exists()

@@ -191,6 +191,7 @@ kernel() {
     tree=MYDRV_LINUX_${series//./_}
     fragments=("$layer/recipes-kernel/linux/files/mydrv.cfg" "$top/bench/kernel/guest.config")
     [ ! -f "$top/bench/kernel/$series.config" ] || fragments+=("$top/bench/kernel/$series.config")
+    case $variant in release | debug) ;; *) die "no kernel variant $variant: there are release and debug" ;; esac
     [ "$variant" != debug ] || fragments+=("$top/bench/kernel/debug.config")
     if [ -n "${!tree:-}" ]; then
         [ -f "${!tree}/Kconfig" ] || die "$tree=${!tree} is no kernel source tree"
@@ -214,7 +215,7 @@ kernel_compiler() {
 make_kernel() {
     local source=$1 variant=$2 fragments=("${@:3:$#-3}") dir=${*: -1} make
     mkdir -p "$dir"
-    # shellcheck disable=SC2046 # one word or none
+    # shellcheck disable=SC2046,SC2207 # one word or none
     make=(in_root make -C "$source" O="$dir" "${kernel_make[@]}" $(kernel_compiler "$variant") -j"$(nproc)")
     "${make[@]}" tinyconfig
     in_root sh -c 'cd "$1" && shift && ./source/scripts/kconfig/merge_config.sh -m -O . .config "$@"' - "$dir" "${fragments[@]}"
@@ -366,21 +367,27 @@ make_image() {
     rm -rf "$root"
 }
 
-# The kernel series that the bench takes unless told otherwise.
+# default_series: the kernel series that the bench takes unless told otherwise.
 default_series() {
-    printf '%s' "${MYDRV_SERIES:-$(newest_series)}"
+    if [ -n "${MYDRV_SERIES:-}" ]; then
+        printf '%s' "$MYDRV_SERIES"
+    else
+        newest_series
+    fi
 }
 
-# build SERIES VARIANT: everything up to the bootable image, in build/SERIES-VARIANT/; sets $product to that.
+# build [SERIES] [VARIANT]: everything up to the bootable image, in build/SERIES-VARIANT/; sets $product to that.
 build() {
-    local series=$1 variant=$2 abi=$apps_dir/mydrv-abi/src/abi.rs
-    product=$build/$series-$variant
+    local series=${1:-} variant=${2:-release} abi=$apps_dir/mydrv-abi/src/abi.rs default
     exec {build_lock}>"$build/.lock"
     flock --nonblock "$build_lock" || { echo "  waiting for another build in this tree"; flock "$build_lock"; }
-    mkdir -p "$product"
-
     host_setup
     toolchain_root
+    default=$(default_series)
+    series=${series:-$default}
+    product=$build/$series-$variant
+    mkdir -p "$product"
+
     beside_jobs=()
     beside base
     beside user_space
@@ -403,10 +410,19 @@ build() {
     ln -sfn "$kernel_source" "$product/linux"
     ln -sfn "$kernel_build" "$product/kernel"
     ln -sfn kernel/arch/arm64/boot/Image "$product/Image"
+    [ "$series-$variant" != "$default-release" ] || publish
     exec {build_lock}>&-
 }
 
-# publish: the default build's artefacts under the names that build/ promises.
+# built [SERIES] [VARIANT]: sets $product to what build made earlier.
+built() {
+    local series=${1:-}
+    [ -n "$series" ] || series=$(readlink "$build/rootfs.img" | sed 's/-release.*//')
+    product=$build/$series-${2:-release}
+    [ -e "$product/rootfs.img" ] || die "nothing built for kernel ${series:-(any)}, ${2:-release}: run this without --no-build first"
+}
+
+# publish: the default build's artefacts, under the names that build/ promises.
 publish() {
     local name
     for name in linux kernel Image rootfs.img; do

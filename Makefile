@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+# A thin face over bench/, which builds the layer's sources outside Yocto and boots them in QEMU. bench/boot --help has the rest.
+
+KERNEL ?= release
+cache := $(or $(MYDRV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mydrv)
+
+help:
+	@echo 'make demo        build everything, boot it in QEMU, show the verdict of the boot and of mydrvctl'
+	@echo 'make test        all tests; the last line counts them'
+	@echo 'make shell       the same guest, interactive (KERNEL=debug: with KASAN, lockdep and others)'
+	@echo 'make bench       measure, and renew the table in docs/performance.md'
+	@echo 'make clean       remove build/; the cache of kernels and root file systems stays'
+	@echo 'make distclean   remove the cache, too: $(cache)'
+	@echo
+	@echo 'One command in the guest: bench/boot -- mydrvctl list'
+
+demo:
+	@bench/demo
+
+test:
+	@bench/test
+
+shell:
+	@bench/shell --kernel $(KERNEL)
+
+bench:
+	@bench/performance
+
+clean:
+	rm -rf build
+
+distclean: clean
+	rm -rf $(cache)
+
+.PHONY: help demo test shell bench clean distclean

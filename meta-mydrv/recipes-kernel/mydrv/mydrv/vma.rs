@@ -133,7 +133,8 @@ impl<'a> Fault<'a> {
         }
     }
 
-    /// The page frame that belongs to `addr`, in a buffer that starts at `first`.
+    /// The page frame that belongs to `addr`, in a buffer that starts at `first`. Never one beyond the
+    /// buffer: `mmap()` checked the VMA's bounds, and it only ever shrinks (`VM_DONTEXPAND`).
     fn pfn(&self, first: usize, addr: usize) -> usize {
         first + self.vma.vm_pgoff + ((addr - self.bounds().0) >> PAGE_SHIFT)
     }

@@ -105,14 +105,8 @@ pub fn info(cli: &Cli) -> Result {
     ];
     if let Some(region_size) = info.region_size_bytes {
         let base = info.addresses.and_then(|addresses| addresses.region_base);
-        rows.push([
-            "region".into(),
-            format!(
-                "{} at {}",
-                output::size(region_size),
-                base.map_or_else(hidden, |base| format!("{base:#x}"))
-            ),
-        ]);
+        let place = base.map_or_else(|| format!("address {}", hidden()), |base| format!("at {base:#x}"));
+        rows.push(["region".into(), format!("{}, {place}", output::size(region_size))]);
     }
     rows.push(["ABI".into(), info.abi_version.to_string()]);
     output::table(&rows)

@@ -49,8 +49,8 @@ pub fn label(reader: &Device, node: &Node) -> Outcome {
     let expected = node.string("label").unwrap_or_default();
     if found != expected {
         return fail(
-            format!("label {found:?}"),
-            "wrong device: look which driver registered the node (mydrvctl list)",
+            format!("wrong device: label {found:?}"),
+            "look which driver registered the node: mydrvctl list",
         );
     }
     Ok((
@@ -127,14 +127,14 @@ pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) ->
     });
     if of_tree.is_some_and(|size| size != found) {
         return fail(
-            told,
-            "wrong size: boot the overlay that belongs to this system, then see journalctl -k -g mydrv",
+            format!("wrong size: {told}"),
+            "boot the overlay that belongs to this system, then see journalctl -k -g mydrv",
         );
     }
     if context.expect_size.is_some_and(|size| size != found) {
         return fail(
-            told,
-            "wrong size: set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT_SIZE in /etc/default/mydrv",
+            format!("wrong size: {told}"),
+            "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT_SIZE in /etc/default/mydrv",
         );
     }
     Ok((told, found))
@@ -196,10 +196,10 @@ pub fn physical_range(reader: &Device, region: &Region) -> Outcome {
     if !as_told {
         return fail(
             format!(
-                "the region at {region_base:#x}..{:#x}",
+                "region elsewhere than the device tree says: {region_base:#x}..{:#x}",
                 region_base.saturating_add(region_size)
             ),
-            "region elsewhere than the device tree says: boot the overlay that belongs to this system; see dmesg | grep -i reserved",
+            "boot the overlay that belongs to this system; see dmesg | grep -i reserved",
         );
     }
     Ok((

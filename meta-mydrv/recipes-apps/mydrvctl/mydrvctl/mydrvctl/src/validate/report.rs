@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -132,9 +132,6 @@ pub struct Report {
     began: Instant,
     #[serde(skip)]
     device: Option<String>,
-    /// Where the present device's records begin: a check builds on those of its own device only.
-    #[serde(skip)]
-    device_from: usize,
 }
 
 impl Report {
@@ -158,14 +155,12 @@ impl Report {
             voice,
             began: Instant::now(),
             device: None,
-            device_from: 0,
         }
     }
 
     /// What follows is about this device.
     pub fn begin_device(&mut self, node: String) {
         self.device = Some(node);
-        self.device_from = self.checks.len();
         self.devices += 1;
     }
 
@@ -208,19 +203,22 @@ impl Report {
         value
     }
 
-    /// Why a check that builds on `id` cannot run.
+    /// Why a check that builds on `id` cannot run: names the failure at the bottom of it.
     fn blame(&self, id: &str) -> String {
-        let base = self.checks.iter().enumerate().rev().find(|(_, record)| record.id == id);
-        match base {
-            Some((_, record)) if record.verdict == Verdict::Fail => format!("check {} ({id}) failed", record.number),
-            Some((
-                _,
-                Record {
-                    number,
-                    reason: Some(reason),
-                    ..
-                },
-            )) => format!("check {number} ({id}) was skipped: {reason}"),
+        match self.checks.iter().rev().find(|record| record.id == id) {
+            Some(Record {
+                number,
+                verdict: Verdict::Fail,
+                ..
+            }) => format!("check {number} ({id}) failed"),
+            Some(Record {
+                reason: Some(reason), ..
+            }) if reason.starts_with("check ") => reason.clone(),
+            Some(Record {
+                number,
+                reason: Some(reason),
+                ..
+            }) => format!("check {number} ({id}) was skipped: {reason}"),
             _ => format!("{id} was not checked"),
         }
     }
@@ -304,13 +302,12 @@ impl Report {
     }
 }
 
-/// sd-daemon(3)'s prefix for errors, where standard error goes to the journal.
+/// sd-daemon(3)'s prefix for errors, where standard error goes to the journal. The variable alone does not tell: it is inherited by
+/// programs whose standard error goes elsewhere (systemd.exec(5), "$JOURNAL_STREAM").
 fn priority() -> &'static str {
-    if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
-        "<3>"
-    } else {
-        ""
-    }
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let journal = rustix::fs::fstat(io::stderr()).is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == stream);
+    if journal { "<3>" } else { "" }
 }
 
 #[cfg(test)]
@@ -335,10 +332,7 @@ mod tests {
         let third: Option<()> = report.check(spec("third", ("second", second.as_ref())), |_| Ok(("never".into(), ())));
         assert_eq!(third, None);
         assert_eq!(report.checks[1].reason.as_deref(), Some("check 1 (first) failed"));
-        assert_eq!(
-            report.checks[2].reason.as_deref(),
-            Some("check 2 (second) was skipped: check 1 (first) failed")
-        );
+        assert_eq!(report.checks[2].reason.as_deref(), Some("check 1 (first) failed"));
         assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 2));
     }
 

@@ -112,9 +112,9 @@ pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
             device,
         )),
         Some((driver, _)) => fail(
-            format!("driver {driver} bound instead"),
+            format!("wrong device: driver {driver} bound instead"),
             format!(
-                "wrong device: put the compatible \"{}\" first, or unbind {driver}",
+                "put the compatible \"{}\" first, or unbind {driver}",
                 super::devicetree::COMPATIBLE
             ),
         ),
@@ -162,9 +162,9 @@ pub fn node(context: &Context, node: &Node) -> Outcome<Candidate> {
     let found = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
     if !metadata.file_type().is_char_device() || format!("{}:{}", found.0, found.1) != number.trim() || found.0 != 10 {
         return fail(
-            format!("{path} is no character device {}", number.trim()),
+            format!("wrong device: {path} is no character device {}", number.trim()),
             format!(
-                "wrong device: remove {path} and let devtmpfs make it (udevadm trigger -c add {})",
+                "remove {path} and let devtmpfs make it (udevadm trigger -c add {})",
                 device.sysfs.display()
             ),
         );

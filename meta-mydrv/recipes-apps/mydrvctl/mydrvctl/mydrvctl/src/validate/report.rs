@@ -160,6 +160,9 @@ impl Report {
 
     /// What follows is about this device.
     pub fn begin_device(&mut self, node: String) {
+        if self.voice == Voice::All {
+            let _ = writeln!(io::stdout(), "{node}");
+        }
         self.device = Some(node);
         self.devices += 1;
     }

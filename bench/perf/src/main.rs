@@ -4,7 +4,7 @@
 //! each operation, size and kind of memory.
 //!
 //! The unit is nanoseconds of the guest's clock; under QEMU's `-icount shift=0` they are instructions. Each of the [`ROUNDS`] rounds
-//! takes a new mapping, of memory that was allocated before.
+//! maps anew; buffers are allocated before.
 
 use std::{
     fs::{File, OpenOptions},
@@ -23,15 +23,17 @@ use rustix::{
 
 const SIZES_MIB: [usize; 4] = [1, 4, 16, 64];
 const OPERATIONS: [&str; 5] = ["map and touch", "touch again", "unmap", "copy in", "copy out"];
+const CMA_HEAP: &str = "/dev/dma_heap/default_cma_region";
 /// Odd, for a median that was measured.
 const ROUNDS: usize = 5;
 
 fn main() -> io::Result<()> {
+    println!(r#"{{"kernel": {:?}, "rounds": {ROUNDS}}}"#, rustix::system::uname().release());
     for mib in SIZES_MIB {
         let len = mib << 20;
         let memories = [
             ("mydrv", Memory::File(open("/dev/mydrv0")?.into())),
-            ("CMA dma-heap", Memory::File(dma_buf("/dev/dma_heap/default_cma_region", len)?)),
+            ("CMA dma-heap", Memory::File(dma_buf(CMA_HEAP, len)?)),
             ("anonymous", Memory::Anonymous),
             ("anonymous, huge pages", Memory::AnonymousHuge),
         ];
@@ -102,7 +104,12 @@ const DMA_HEAP_IOCTL_ALLOC: Opcode = opcode::read_write::<DmaHeapAllocation>(b'H
 fn dma_buf(heap: &str, len: usize) -> io::Result<OwnedFd> {
     let heap = open(heap)?;
     let fd_flags = rustix::fs::OFlags::RDWR.bits();
-    let mut allocation = DmaHeapAllocation { len: len as u64, fd: 0, fd_flags, heap_flags: 0 };
+    let mut allocation = DmaHeapAllocation {
+        len: len as u64,
+        fd: 0,
+        fd_flags,
+        heap_flags: 0,
+    };
     // SAFETY: the ioctl reads and writes the structure that its number tells.
     unsafe { ioctl(&heap, Updater::<DMA_HEAP_IOCTL_ALLOC, _>::new(&mut allocation)) }?;
     // SAFETY: the ioctl succeeded, so it opened this descriptor for us.
@@ -125,7 +132,10 @@ impl Mapping {
                 _ => rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::PRIVATE),
             }
         }?;
-        let mapping = Self { start: start.cast(), len };
+        let mapping = Self {
+            start: start.cast(),
+            len,
+        };
         if let Memory::AnonymousHuge = memory {
             // SAFETY: the advice changes how the mapping is made up, not what is in it.
             unsafe { rustix::mm::madvise(start, len, Advice::LinuxHugepage) }?;

@@ -266,13 +266,12 @@ qemu_machine() {
     qemu=(qemu-system-aarch64 -M "$machine" -cpu "$machine_cpu" -m "$1" -display none "${machine_extra[@]}")
 }
 
-# make_machine_dtb MEMORY_MIB OVERLAY... DTB: the tree that QEMU makes for this machine, with the overlays (.dtbo) applied.
+# make_machine_dtb MEMORY_MIB [OVERLAY]... DTB: the tree that QEMU makes for this machine, with the overlays (.dtbo) applied.
 make_machine_dtb() {
     local overlays=("${@:2:$#-2}") dtb=${*: -1} qemu
     qemu_machine "$1"
-    in_root "${qemu[@]}" -machine "dumpdtb=$dtb.base"
-    in_root fdtoverlay -i "$dtb.base" -o "$dtb" "${overlays[@]}"
-    rm "$dtb.base"
+    in_root "${qemu[@]}" -machine "dumpdtb=$dtb"
+    [ ${#overlays[@]} -eq 0 ] || in_root fdtoverlay -i "$dtb" -o "$dtb" "${overlays[@]}"
 }
 
 # ---- What is built from the layer

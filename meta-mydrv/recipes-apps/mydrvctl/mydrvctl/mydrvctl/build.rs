@@ -40,6 +40,7 @@ fn shown() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .propagate_version(true)
         .subcommand_required(true)
+        .disable_help_subcommand(true)
         .args(command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned())
         .subcommands(subcommands);
     if let Some(about) = command.get_about() {

@@ -349,6 +349,16 @@ fn validate_with_a_file_in_the_device_nodes_place() {
 }
 
 #[test]
+fn validate_of_a_device_that_is_not_described_is_3() {
+    let system = System::new("choice").with_overlay();
+    let output = mydrvctl(&system.0, &["validate", "--wait", "0", "--device", "display"]);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    assert!(stderr(&output).contains("label \"display\""), "{}", stderr(&output));
+    let output = mydrvctl(&system.0, &["validate", "--wait", "0", "--device", "camera"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+}
+
+#[test]
 fn validate_with_a_broken_region() {
     let system = System::new("region").with_overlay();
     system.put(

@@ -83,15 +83,23 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         |()| system::nodes(&context),
     );
     let wanted = cli.device.as_deref().map(Selector::from);
-    for node in nodes.into_iter().flatten() {
+    let nodes = nodes.unwrap_or_default();
+    let described = !nodes.is_empty();
+    let mut validated = false;
+    for node in nodes {
         if wanted.as_ref().is_none_or(|wanted| system::is(&context, wanted, &node)) {
+            validated = true;
             report.begin_device(node.name());
             check_device(&mut report, &context, &node);
         }
     }
     let boot = args.boot.then(|| context.root.join(BOOT_REPORT));
     let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
-    report.finish(&paths)
+    let result = report.finish(&paths);
+    match wanted {
+        Some(wanted) if described && !validated => Err(mydrv::Error::NotFound { device: wanted.to_string() }.into()),
+        _ => result,
+    }
 }
 
 /// Every check of one buffer.

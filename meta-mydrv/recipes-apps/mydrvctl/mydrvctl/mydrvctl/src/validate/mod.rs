@@ -97,7 +97,10 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
     let result = report.finish(&paths);
     match wanted {
-        Some(wanted) if described && !validated => Err(mydrv::Error::NotFound { device: wanted.to_string() }.into()),
+        Some(wanted) if described && !validated => Err(mydrv::Error::NotFound {
+            device: wanted.to_string(),
+        }
+        .into()),
         _ => result,
     }
 }

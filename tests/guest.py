@@ -110,8 +110,12 @@ def boot(config_file, dtb=None, append=""):
     target.activate(power)
     power.cycle() if "qemu" not in env.get_features() else power.on()
     shell = target.get_driver("CommandProtocol", activate=False)
-    target.activate(shell)
-    return Guest(shell, power)
+    try:
+        target.activate(shell)
+        return Guest(shell, power)
+    except Exception:
+        power.off()
+        raise
 
 
 # ---- Device trees

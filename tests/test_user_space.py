@@ -46,7 +46,7 @@ def test_data_survives_the_way_in_and_out(guest, device):
         (3, "mydrvctl --device no-such-label info"),
         (4, "setpriv --reuid=65534 --regid=65534 --clear-groups mydrvctl --device {device} info"),
         (5, "mydrvctl --device {device} read >/dev/full"),
-        (6, "flock {device} mydrvctl --device {device} info"),
+        (6, "flock {device} mydrvctl --device {device} fill"),
     ],
 )
 def test_exit_codes(guest, device, status, command):

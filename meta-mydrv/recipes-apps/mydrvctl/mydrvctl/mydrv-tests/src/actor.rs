@@ -175,7 +175,7 @@ impl<'a> Actor<'a> {
         ]);
         let opened = sys::open(&self.device.path, access | more | libc::O_CLOEXEC);
         if let Ok(fd) = opened {
-            if access != libc::O_RDONLY && more != libc::O_PATH && self.device.has(MYDRV_FLAG_READ_ONLY) {
+            if access != libc::O_RDONLY && more != libc::O_PATH && self.device.is_read_only() {
                 return Err(format!("a read-only buffer was opened with {:#x}", access | more));
             }
             if self.files.len() >= 8 {

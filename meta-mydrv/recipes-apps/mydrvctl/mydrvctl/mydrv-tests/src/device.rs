@@ -107,9 +107,14 @@ impl Device {
         self.info.flags & flag != 0
     }
 
-    /// Skips a test that needs to write.
+    /// Whether the buffer is read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.has(MYDRV_FLAG_READ_ONLY)
+    }
+
+    /// Skips a test that is all about writing.
     pub fn needs_writable(&self) -> Outcome {
-        if self.has(MYDRV_FLAG_READ_ONLY) {
+        if self.is_read_only() {
             return Err(Broken::Skip("the buffer is read-only".into()));
         }
         Ok(())

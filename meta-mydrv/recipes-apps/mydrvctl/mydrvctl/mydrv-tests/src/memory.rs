@@ -18,7 +18,7 @@ const BLOCK: usize = 2 << 20;
 /// Each 2 MiB cost one fault, however they are accessed, and a second access none. By the kernel's own counters, not by time.
 pub fn faults(device: &Device) -> Outcome {
     let (page, size) = (sys::page(), device.size());
-    let writable = !device.has(MYDRV_FLAG_READ_ONLY);
+    let writable = !device.is_read_only();
     let (fd, prot) = if writable {
         (device.open_rw()?, RW)
     } else {
@@ -37,12 +37,12 @@ pub fn faults(device: &Device) -> Outcome {
             "a part within 2 MiB",
             aligned + 8 * page,
             4 * page,
-            (64 * page).min(size - 4 * page),
+            (64 * page).min(size.saturating_sub(4 * page)),
         ),
         ("a page", aligned, 0, page),
     ] {
         for write_first in [false, true] {
-            if write_first && !writable {
+            if write_first && !writable || len == 0 {
                 continue;
             }
             allowed("map", arena.map_over(at, &fd, len, prot, offset as u64))?;

@@ -96,6 +96,7 @@ package_list() {
 # ---- The host: it lends root, mmdebstrap and binfmt_misc, nothing else.
 
 host_setup() {
+    [ -z "${MYDRV_IN_ROOT:-}" ] || return 0
     [ "$(id -u)" -eq 0 ] || die "needs root, to make and enter the toolchain root: run it by sudo"
     local missing=() package
     for package in mmdebstrap qemu-user-static binfmt-support util-linux; do
@@ -148,7 +149,7 @@ in_root() {
 # root_command: sets $root_command to what has to stand before a command to run it in the toolchain root, in the same process.
 root_command() {
     local dirs=("$top" "$cache") tree
-    # The tests are there already.
+    # Already there, as the tests are.
     if [ -n "${MYDRV_IN_ROOT:-}" ]; then
         root_command=(env)
         return

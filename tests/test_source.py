@@ -124,3 +124,9 @@ def test_overlay_builds_without_warnings(tmp_path, arguments):
     output = in_build(["make", "--no-print-directory", "-C", str(OVERLAY), f"O={tmp_path}", *arguments])
     assert "warning" not in output.lower()
     assert (tmp_path / "mydrv.dtbo").exists()
+
+
+def test_binding_accepts_the_overlay_and_refuses_wrong_ones():
+    output = in_build([str(TOP / "tests/binding/check")])
+    refused = [line for line in output.splitlines() if line.startswith("ok") and line.endswith("is refused")]
+    assert len(refused) >= 3, output

@@ -225,7 +225,7 @@ make_kernel() {
     "${make[@]}" Image modules
 }
 
-# An option that Kconfig dropped is an error, not a surprise later.
+# check_config CONFIG FRAGMENT...: an option that Kconfig dropped is an error, not a surprise later. A later fragment overrides.
 check_config() {
     local config=$1 line status=0
     shift
@@ -234,7 +234,7 @@ check_config() {
             CONFIG_*=n) ! grep -q "^${line%=n}=" "$config" || { echo "still on: ${line%=n}"; status=1; } ;;
             CONFIG_*) grep -qx "$line" "$config" || { echo "lost: $line"; status=1; } ;;
         esac
-    done < <(cat "$@")
+    done < <(cat "$@" | tac | awk -F= '!seen[$1]++')
     return "$status"
 }
 

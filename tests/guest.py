@@ -163,6 +163,8 @@ def machine_tree(path, *sources, product=True):
         machine = shlex.split(os.environ["LG_EXTRA"])
         qemu = ["qemu-system-aarch64", "-M", f"{os.environ['LG_MACHINE']},dumpdtb={base}", "-cpu", os.environ["LG_CPU"]]
         in_build([*qemu, "-m", os.environ["LG_MEMORY"], "-display", "none", *machine])
+        # Without the padding, which with QEMU's own would be more than the kernel takes.
+        in_build(["dtc", "-q", "-I", "dtb", "-O", "dtb", "-o", str(base), str(base)])
     overlays = []
     for i, source in enumerate(sources):
         overlays.append(path / f"overlay{i}.dtbo")

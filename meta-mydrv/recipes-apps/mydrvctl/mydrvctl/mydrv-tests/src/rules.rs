@@ -106,8 +106,9 @@ pub fn mmap(device: &Device) -> Outcome {
         )?;
         allowed("make a writable mapping read-only", protect(&mapping, R))?;
         allowed("make it writable again", protect(&mapping, RW))?;
-        refused("move a mapping beyond the end", mapping.remap_file_pages(size / page), ENXIO)?;
         allowed("move a mapping to the last page", mapping.remap_file_pages(size / page - 1))?;
+        // Last: the kernel has unmapped the old one when the driver refuses.
+        refused("move a mapping beyond the end", mapping.remap_file_pages(size / page), ENXIO)?;
         let write_only = device.open(O_WRONLY)?;
         refused(
             "map a file that is open for writing only",

@@ -19,6 +19,7 @@ kernel_make=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-)
 
 mkdir -p "$logs" "$cache"
 
+# die MESSAGE: ends with the cause and its remedy.
 die() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
     exit 1
@@ -81,14 +82,23 @@ cached() {
     return "$status"
 }
 
-# The host's own Debian mirror serves the toolchain root and the guest too; MYDRV_DEBIAN_MIRROR names another.
+# debian_mirror: the host's own mirror serves the toolchain root and the guest too; MYDRV_DEBIAN_MIRROR names another.
 debian_mirror() {
     local mirror=${MYDRV_DEBIAN_MIRROR:-}
-    [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Label: Debian' | sort -u | head -n 1)
-    [ -n "$mirror" ] || die "no Debian mirror in this host's apt lists: run apt-get update, or set MYDRV_DEBIAN_MIRROR=URL"
+    [ -n "$mirror" ] || mirror=$(host_mirror)
+    if [ -z "$mirror" ]; then
+        apt-get update >&2 # a fresh host has no lists
+        mirror=$(host_mirror)
+    fi
+    [ -n "$mirror" ] || die "no Debian mirror in this host's apt sources: set MYDRV_DEBIAN_MIRROR=URL"
     printf '%s' "$mirror"
 }
 
+host_mirror() {
+    apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Label: Debian' | sort -u | head -n 1
+}
+
+# package_list FILE: the packages that FILE names, with commas between.
 package_list() {
     sed -e 's/#.*//' "$1" | grep -v '^[[:space:]]*$' | paste -sd,
 }
@@ -168,9 +178,17 @@ compilers() {
 
 # ---- Kernels
 
+# The newest series that the driver was tried on. A newer one is tried all the same, with a word of warning.
+newest_tried=7.3
+
 # The newest series that Debian's backports offer as source, e.g. 7.3; the bench's default.
 newest_series() {
     in_root apt-cache show linux-source | sed -n 's/^Depends:.*linux-source-\([0-9.]*\).*/\1/p' | sort -V | tail -n 1
+}
+
+# offered_series: all that can be had, oldest first.
+offered_series() {
+    in_root apt-cache pkgnames linux-source- | sed 's/^linux-source-//' | sort -V | xargs
 }
 
 # unpack_debian_source SERIES DIR
@@ -200,7 +218,7 @@ kernel() {
         version=$kernel_source
     else
         version=$(in_root apt-cache policy "linux-source-$series" | sed -n 's/^  Candidate: //p')
-        [ -n "$version" ] || die "Debian's backports have no kernel $series: set $tree to a source tree"
+        [ -n "$version" ] || die "Debian has no source of kernel $series, but of $(offered_series): choose by MYDRV_SERIES, or set $tree to a source tree"
         kernel_source=$cache/linux-$version
         cached "kernel $series source" "$kernel_source" unpack_debian_source "$series"
     fi
@@ -360,7 +378,9 @@ make_image() {
     echo 6d796472760000000000000000000001 >"$root/etc/machine-id"
     chroot "$root" systemd-sysusers
     chroot "$root" systemctl enable bench-mark-good.service bench-job.service mydrv-validate.service
-    chroot "$root" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer getty@tty1.service
+    # What this kernel and this machine have no use for; each costs a second of emulation.
+    chroot "$root" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer getty@tty1.service \
+        modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service systemd-pstore.service
     touch "$root/etc/.updated" "$root/var/.updated" # or each boot does systemd's work after an update
 
     in_root mke2fs -q -t ext4 -L mydrv -d "$root" "$image" 1G
@@ -387,6 +407,10 @@ build() {
     series=${series:-$default}
     product=$build/$series-$variant
     mkdir -p "$product"
+    if [ "$(printf '%s\n' "$newest_tried" "$series" | sort -V | tail -n 1)" != "$newest_tried" ]; then
+        echo "  note: kernel $series is newer than mydrv was tried on ($newest_tried); if it does not build or boot, set MYDRV_SERIES"
+        echo "        to one of: $(offered_series)"
+    fi
 
     beside_jobs=()
     beside base
@@ -417,7 +441,7 @@ build() {
 # built [SERIES] [VARIANT]: sets $product to what build made earlier.
 built() {
     local series=${1:-}
-    [ -n "$series" ] || series=$(readlink "$build/rootfs.img" | sed 's/-release.*//')
+    [ -n "$series" ] || series=$(readlink "$build/rootfs.img" | sed 's/-release.*//') || true
     product=$build/$series-${2:-release}
     [ -e "$product/rootfs.img" ] || die "nothing built for kernel ${series:-(any)}, ${2:-release}: run this without --no-build first"
 }

@@ -94,9 +94,13 @@ def test_module_builds_without_warnings(tree, tmp_path):
     assert (copy / "mydrv.ko").exists()
 
 
-def test_module_is_formatted():
+def test_module_is_formatted(tmp_path):
+    """As the kernel wants it; but for abi.rs, which belongs to the crates."""
+    copy = tmp_path / "mydrv"
+    shutil.copytree(MODULE, copy)
+    (copy / "abi.rs").write_text("// Not the kernel's.\n")
     rules = build_dir() / "linux/.rustfmt.toml"
-    in_build(["rustfmt", "--check", "--edition", "2021", "--config-path", str(rules), *map(str, sorted(MODULE.glob("*.rs")))])
+    in_build(["rustfmt", "--check", "--edition", "2021", "--config-path", str(rules), *map(str, sorted(copy.glob("*.rs")))])
 
 
 def test_module_refuses_a_kernel_that_is_too_old(tmp_path):
@@ -121,8 +125,7 @@ def test_scripts_have_no_lints():
 
 @pytest.mark.parametrize("arguments", [[], ["MYDRV_CMA_SIZE=0x180000000"], ["MYDRV_ADDRESS_CELLS=2", "MYDRV_SIZE_CELLS=1"]])
 def test_overlay_builds_without_warnings(tmp_path, arguments):
-    output = in_build(["make", "--no-print-directory", "-C", str(OVERLAY), f"O={tmp_path}", *arguments])
-    assert "warning" not in output.lower()
+    assert in_build(["make", "--silent", "-C", str(OVERLAY), f"O={tmp_path}", *arguments]) == ""
     assert (tmp_path / "mydrv.dtbo").exists()
 
 

@@ -456,3 +456,16 @@ publish() {
     ln -sfn overlay/mydrv.dtbo "$build/mydrv.dtbo"
     ln -sfn user-space/usr/bin/mydrvctl "$build/mydrvctl"
 }
+
+# ---- The tests' own tools
+
+# test_tools: makes sure of pytest and labgrid, and points venv at them.
+test_tools() {
+    venv=$cache/venv-$(key "$top/tests/requirements.txt" "${toolchain##*/}" "$(declare -f make_venv)")
+    cached "test tools" "$venv" make_venv
+}
+
+make_venv() {
+    in_root python3 -m venv "$1"
+    in_root "$1/bin/pip" install --disable-pip-version-check --no-deps -r "$top/tests/requirements.txt"
+}

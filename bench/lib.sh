@@ -27,21 +27,23 @@ die() {
 
 # step TITLE COMMAND...: runs COMMAND with its output in a log of its own; shows how long it takes, and on failure the log's end.
 step() {
-    local title=$1 began=$SECONDS status=0 log
+    local title=$1 began=$SECONDS status=0 log ticker=''
     shift
-    log=$logs/$(tr -cs '[:alnum:].\n' - <<<"$title").log
+    log=$logs/$(tr -cs '[:alnum:].\n' - <<<"$title" | sed 's/-$//').log
     printf '  %-46s ' "$title"
-    # In a shell of its own: errexit would be off in this one wherever a caller tests the status.
-    bash -c 'source "$0"; "$@"' "$top/bench/lib.sh" "$@" >"$log" 2>&1 </dev/null &
-    local pid=$!
     if [ -t 1 ]; then
-        while kill -0 "$pid" 2>/dev/null; do
+        while sleep 1 && kill -0 $$ 2>/dev/null; do
             printf '\r  %-46s %4d s ' "$title" $((SECONDS - began))
-            sleep 1
-        done
+        done &
+        ticker=$!
+    fi
+    # In a shell of its own: errexit would be off in this one wherever a caller tests the status. In the foreground: ^C ends it.
+    bash -c 'source "$0"; "$@"' "$top/bench/lib.sh" "$@" >"$log" 2>&1 </dev/null || status=$?
+    if [ -n "$ticker" ]; then
+        kill "$ticker"
+        wait "$ticker" || true
         printf '\r  %-46s ' "$title"
     fi
-    wait "$pid" || status=$?
     if [ "$status" -eq 0 ]; then
         printf '%4d s\n' $((SECONDS - began))
         return 0
@@ -215,7 +217,7 @@ kernel() {
     if [ -n "${!tree:-}" ]; then
         [ -f "${!tree}/Kconfig" ] || die "$tree=${!tree} is no kernel source tree"
         kernel_source=$(realpath "${!tree}")
-        version=$kernel_source
+        version="$(sed -n '2,5p' "$kernel_source/Makefile") in $kernel_source"
     else
         version=$(in_root apt-cache policy "linux-source-$series" | sed -n 's/^  Candidate: //p')
         [ -n "$version" ] || die "Debian has no source of kernel $series, but of $(offered_series): choose by MYDRV_SERIES, or set $tree to a source tree"
@@ -314,7 +316,9 @@ modes() {
 
 # beside FUNCTION: runs FUNCTION in the background; its progress is shown by join. Network and processor keep each other company.
 beside() {
-    "$@" >"$logs/beside-$1" 2>&1 &
+    set -m # a process group of its own, to end all of it
+    "$@" >"$logs/beside-$1" 2>&1 </dev/null &
+    set +m
     beside_jobs+=("$!:$1")
 }
 
@@ -327,6 +331,14 @@ join() {
     done
     beside_jobs=()
     return "$status"
+}
+
+# end_beside: ends all that runs beside.
+end_beside() {
+    local job
+    for job in "${beside_jobs[@]}"; do
+        kill -- "-${job%%:*}" 2>/dev/null || true
+    done
 }
 
 user_space() {
@@ -413,6 +425,7 @@ build() {
     fi
 
     beside_jobs=()
+    trap 'end_beside; exit 130' INT TERM
     beside base
     beside user_space
     kernel "$series" "$variant"
@@ -420,11 +433,12 @@ build() {
         "$(key "$module_dir" "$abi" "$kernel_build" "$(declare -f make_module module_make)")" \
         make_module "$kernel_source" "$kernel_build" "$variant"
     made overlay "$build/overlay" "$(key "$overlay_dir" "${toolchain##*/}" "$(declare -f make_overlay)")" make_overlay
-    made "machine's device tree" "$build/machine.dtb" \
+    made "device tree" "$build/machine.dtb" \
         "$(key "$build/overlay" "${toolchain##*/}" "$default_memory" "$(declare -p machine machine_cpu machine_extra)" \
             "$(declare -f make_machine_dtb qemu_machine)")" \
         make_machine_dtb "$default_memory" "$build/overlay/mydrv.dtbo"
     join
+    trap - INT TERM
     base # it was made beside, in another process; here for its name
     made "root file system for $series, $variant" "$product/rootfs.img" \
         "$(key "$base" "$(cat "$product/module.key")" "$build/user-space" "$(modes "$build/user-space")" \

@@ -74,13 +74,13 @@ cached() {
     local title=$1 dir=$2 status=0
     shift 2
     [ -e "$dir.done" ] && return 0
-    exec {lock}>"$dir.lock"
-    flock "$lock"
+    exec {dir_lock}>"$dir.lock"
+    flock --nonblock "$dir_lock" || { echo "  $title: waiting for another one who makes it"; flock "$dir_lock"; }
     if [ ! -e "$dir.done" ]; then
         rm -rf "$dir"
         step "$title" "$@" "$dir" && touch "$dir.done" || status=$?
     fi
-    exec {lock}>&-
+    exec {dir_lock}>&-
     return "$status"
 }
 
@@ -297,16 +297,25 @@ make_machine_dtb() {
 
 # ---- What is built from the layer
 
-# made TITLE TARGET KEY FUNCTION...: makes TARGET under build/ by `FUNCTION... TARGET`, unless it was made of the same KEY.
+# key_of TARGET: the file that tells of which key TARGET was made.
+key_of() {
+    printf '%s' "${1%/*}/.${1##*/}.key"
+}
+
+# made TITLE TARGET KEY FUNCTION...: makes TARGET under build/ by `FUNCTION... TARGET`, unless it was made of the same KEY. Two callers wait
+# for each other.
 made() {
-    local title=$1 target=$2 key=$3
+    local title=$1 target=$2 key=$3 stamp status=0
+    stamp=$(key_of "$target")
     shift 3
-    if [ -e "$target" ] && [ "$(cat "$target.key" 2>/dev/null)" = "$key" ]; then
-        return 0
+    exec {target_lock}>"${stamp%.key}.lock"
+    flock "$target_lock"
+    if [ ! -e "$target" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$key" ]; then
+        rm -rf "$target" "$stamp"
+        step "$title" "$@" "$target" && printf '%s\n' "$key" >"$stamp" || status=$?
     fi
-    rm -rf "$target" "$target.key"
-    step "$title" "$@" "$target"
-    printf '%s\n' "$key" >"$target.key"
+    exec {target_lock}>&-
+    return "$status"
 }
 
 # modes DIR: the modes and link targets below DIR, which key() does not see.
@@ -411,8 +420,6 @@ default_series() {
 # build [SERIES] [VARIANT]: everything up to the bootable image, in build/SERIES-VARIANT/; sets $product to that.
 build() {
     local series=${1:-} variant=${2:-release} abi=$apps_dir/mydrv-abi/src/abi.rs default
-    exec {build_lock}>"$build/.lock"
-    flock --nonblock "$build_lock" || { echo "  waiting for another build in this tree"; flock "$build_lock"; }
     host_setup
     toolchain_root
     default=$(default_series)
@@ -441,7 +448,7 @@ build() {
     trap - INT TERM
     base # it was made beside, in another process; here for its name
     made "root file system for $series, $variant" "$product/rootfs.img" \
-        "$(key "$base" "$(cat "$product/module.key")" "$build/user-space" "$(modes "$build/user-space")" \
+        "$(key "$base" "$(cat "$(key_of "$product/module")")" "$build/user-space" "$(modes "$build/user-space")" \
             "$top/bench/rootfs/files" "$(modes "$top/bench/rootfs/files")" "$(declare -f make_image)")" \
         make_image "$base" "$build/user-space" "$product/module" "$kernel_source" "$kernel_build" "$variant"
 
@@ -449,7 +456,6 @@ build() {
     ln -sfn "$kernel_build" "$product/kernel"
     ln -sfn kernel/arch/arm64/boot/Image "$product/Image"
     [ "$series-$variant" != "$default-release" ] || publish
-    exec {build_lock}>&-
 }
 
 # built [SERIES] [VARIANT]: sets $product to what build made earlier.

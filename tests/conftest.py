@@ -12,11 +12,11 @@ from guest import buffer, overlay, region
 MIB = 1 << 20
 
 # A system credential that shortens the boot's check's wait for udev, which a device that never comes takes in full.
-HURRY = """[Service]
+DROP_IN = b"""[Service]
 ExecStart=
 ExecStart=/usr/bin/mydrvctl validate --boot --wait 10
 """
-HURRY = "systemd.set_credential_binary=systemd.unit-dropin.mydrv-validate.service:" + b64encode(HURRY.encode()).decode()
+HURRY = f"systemd.set_credential_binary=systemd.unit-dropin.mydrv-validate.service:{b64encode(DROP_IN).decode()}"
 
 # One buffer of each kind beside the product's own: label, properties, and the region that it owns.
 KINDS = {

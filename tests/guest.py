@@ -2,13 +2,13 @@
 """A booted system under test, by the labgrid drivers of its environment, and the device trees that the emulated one is booted with."""
 
 import os
-import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 from labgrid import Environment
+from labgrid.pytestplugin.hooks import LABGRID_ENV_KEY
 
 TOP = Path(__file__).resolve().parent.parent
 TESTS = "/usr/libexec/mydrv/mydrv-tests"
@@ -26,6 +26,8 @@ def warning_patterns():
 class Guest:
     """Runs commands as root; knows what the kernel said since it was last asked."""
 
+    is_debug = False
+
     def __init__(self, shell, power=None):
         self.shell = shell
         self.power = power
@@ -40,8 +42,6 @@ class Guest:
         """Output lines and exit status of a shell command; standard error is among the output."""
         output, _, status = self.shell.run(f"{{ {command}\n}} 2>&1", timeout=timeout * (8 if self.is_debug else 1))
         return output, status
-
-    is_debug = False
 
     def status(self, command, **kwargs):
         return self.execute(command, **kwargs)[1]
@@ -88,8 +88,7 @@ class Guest:
 
 
 def environment(request):
-    from labgrid.pytestplugin.hooks import LABGRID_ENV_KEY
-
+    """The labgrid environment of this run."""
     env = request.config.stash[LABGRID_ENV_KEY]
     if env is None:
         pytest.skip("no labgrid environment (--lg-env)")
@@ -108,7 +107,8 @@ def boot(config_file, dtb=None, append=""):
     target = env.get_target()
     power = target.get_driver("PowerProtocol", activate=False)
     target.activate(power)
-    power.cycle() if "qemu" not in env.get_features() else power.on()
+    # A board may be on already, and must start afresh; the emulator starts now.
+    power.on() if "qemu" in env.get_features() else power.cycle()
     shell = target.get_driver("CommandProtocol", activate=False)
     try:
         target.activate(shell)
@@ -121,9 +121,9 @@ def boot(config_file, dtb=None, append=""):
 # ---- Device trees
 
 
-def in_build(command, **kwargs):
+def in_build(command, cwd=TOP, **kwargs):
     """Runs a tool of the toolchain root, where the tests run too."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TOP, **kwargs)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, **kwargs)
     assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
@@ -174,8 +174,3 @@ def machine_tree(path, *sources, product=True):
     tree = path / "machine.dtb"
     in_build(["fdtoverlay", "-i", str(base), "-o", str(tree), *map(str, overlays)])
     return tree
-
-
-def unprefixed(text, pattern):
-    """The lines of a text that hold a pattern."""
-    return [line for line in text.splitlines() if re.search(pattern, line)]

@@ -26,7 +26,7 @@ def build_dir():
 
 def cargo(*arguments):
     env = {**os.environ, "CARGO_TARGET_DIR": str(build_dir() / "cargo"), "MYDRV_ASSETS_DIR": str(build_dir() / "cargo/assets-host")}
-    return in_build(["cargo", *arguments, "--manifest-path", str(APPS / "Cargo.toml")], env=env)
+    return in_build(["cargo", *arguments], cwd=APPS, env=env)
 
 
 def test_crates_are_formatted():

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The seam between kernel versions: all that differs between 6.18 and 7.x. The rest of the driver
-//! does not know the version.
+//! The seam between kernel versions: all that differs between 6.18, 7.2 and 7.3. The rest of the
+//! driver does not know the version. `Kbuild` sets `before_linux_X_Y`.
 
 use kernel::{
     bindings,
@@ -19,16 +19,16 @@ use kernel::{
 use crate::Mydrv;
 
 /// The module itself, which an open file keeps loaded.
-#[cfg(not(before_linux_7))]
+#[cfg(not(before_linux_7_3))]
 pub(crate) const THIS_MODULE: *mut bindings::module =
     <crate::LocalModule as kernel::ModuleMetadata>::THIS_MODULE.as_ptr();
-#[cfg(before_linux_7)]
+#[cfg(before_linux_7_3)]
 pub(crate) const THIS_MODULE: *mut bindings::module = crate::THIS_MODULE.as_ptr();
 
-#[cfg(not(before_linux_7))]
+#[cfg(not(before_linux_7_3))]
 pub(crate) const DMA_BIDIRECTIONAL: bindings::dma_data_direction =
     bindings::dma_data_direction::DMA_BIDIRECTIONAL;
-#[cfg(before_linux_7)]
+#[cfg(before_linux_7_3)]
 pub(crate) const DMA_BIDIRECTIONAL: bindings::dma_data_direction =
     bindings::dma_data_direction_DMA_BIDIRECTIONAL;
 
@@ -46,13 +46,13 @@ pub(crate) const fn zeroed_operations() -> bindings::vm_operations_struct {
     pin_init::zeroed()
 }
 
-#[cfg(not(before_linux_7))]
+#[cfg(not(before_linux_7_3))]
 kernel::of_device_table!(
     OF_TABLE,
     (),
     [(of::DeviceId::new(c_str!("mydrv,dma-buffer")), ())]
 );
-#[cfg(before_linux_7)]
+#[cfg(before_linux_7_3)]
 kernel::of_device_table!(
     OF_TABLE,
     MODULE_OF_TABLE,
@@ -60,7 +60,7 @@ kernel::of_device_table!(
     [(of::DeviceId::new(c_str!("mydrv,dma-buffer")), ())]
 );
 
-#[cfg(not(before_linux_7))]
+#[cfg(not(before_linux_7_2))]
 impl platform::Driver for Mydrv {
     type IdInfo = ();
     type Data<'bound> = Self;
@@ -74,7 +74,7 @@ impl platform::Driver for Mydrv {
     }
 }
 
-#[cfg(before_linux_7)]
+#[cfg(before_linux_7_2)]
 impl platform::Driver for Mydrv {
     type IdInfo = ();
     const OF_ID_TABLE: Option<of::IdTable<()>> = Some(&OF_TABLE);

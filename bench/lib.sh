@@ -268,7 +268,8 @@ base() {
 make_base() {
     local mirror
     mirror=$(debian_mirror)
-    in_root mmdebstrap --variant=minbase --architectures=arm64 --include="$(package_list "$top/bench/rootfs/packages")" \
+    # The host's mmdebstrap, so that it need not wait for the toolchain root. That arm64 programs run is known (enable_binfmt).
+    mmdebstrap --variant=minbase --architectures=arm64 --skip=check/qemu --include="$(package_list "$top/bench/rootfs/packages")" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' "$debian" "$1" "deb $mirror $debian main"
 }
@@ -392,6 +393,7 @@ make_image() {
     in_root make -C "$source" O="$kernel" "${kernel_make[@]}" $(kernel_compiler "$variant") INSTALL_MOD_PATH="$root" modules_install
     module_make "$module" "$source" "$kernel" "$variant" INSTALL_MOD_PATH="$root" modules_install
     cp -dR --preserve=mode,links "$user_space/." "$top/bench/rootfs/files/." "$root"
+    [ "$variant" != debug ] || cp -dR --preserve=mode,links "$top/bench/rootfs/files-debug/." "$root"
 
     # As an image recipe does at build time: accounts, enabled units, an identity of its own.
     echo mydrv >"$root/etc/hostname"
@@ -421,7 +423,11 @@ default_series() {
 build() {
     local series=${1:-} variant=${2:-release} abi=$apps_dir/mydrv-abi/src/abi.rs default
     host_setup
+    beside_jobs=()
+    trap 'end_beside; exit 130' INT TERM
+    beside base
     toolchain_root
+    beside user_space
     default=$(default_series)
     series=${series:-$default}
     product=$build/$series-$variant
@@ -431,10 +437,6 @@ build() {
         echo "        to one of: $(offered_series)"
     fi
 
-    beside_jobs=()
-    trap 'end_beside; exit 130' INT TERM
-    beside base
-    beside user_space
     kernel "$series" "$variant"
     made "module for $series, $variant" "$product/module" \
         "$(key "$module_dir" "$abi" "$kernel_build" "$(declare -f make_module module_make)")" \
@@ -449,7 +451,7 @@ build() {
     base # it was made beside, in another process; here for its name
     made "root file system for $series, $variant" "$product/rootfs.img" \
         "$(key "$base" "$(cat "$(key_of "$product/module")")" "$build/user-space" "$(modes "$build/user-space")" \
-            "$top/bench/rootfs/files" "$(modes "$top/bench/rootfs/files")" "$(declare -f make_image)")" \
+            "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_image)")" \
         make_image "$base" "$build/user-space" "$product/module" "$kernel_source" "$kernel_build" "$variant"
 
     ln -sfn "$kernel_source" "$product/linux"

@@ -89,6 +89,15 @@ pgprot_t mydrv_pgprot_dirty(pgprot_t prot)
 	return pgprot_val(dirty) ? dirty : prot;
 }
 
+/*
+ * The Rust bindings of 7.2 give VM_MAYSHARE the value of VM_MAYEXEC. VM_SHARED would not do: it is clear for a shared mapping of a
+ * read-only file.
+ */
+bool mydrv_vma_is_shared(const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_MAYSHARE;
+}
+
 /* Inline, and where the flags are differs between kernel versions. */
 void mydrv_vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 {

@@ -19,6 +19,7 @@ void mydrv_sync_for_device(struct device *dev, dma_addr_t addr, size_t len);
 void mydrv_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t len);
 pgprot_t mydrv_pgprot_uncached(pgprot_t prot, bool write_combine);
 pgprot_t mydrv_pgprot_dirty(pgprot_t prot);
+bool mydrv_vma_is_shared(const struct vm_area_struct *vma);
 void mydrv_vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags);
 struct inode *mydrv_anchor_inode(void);
 

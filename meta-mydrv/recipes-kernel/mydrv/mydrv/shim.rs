@@ -39,6 +39,8 @@ extern "C" {
     ) -> bindings::pgprot_t;
     /// Always safe.
     pub(crate) fn mydrv_pgprot_dirty(prot: bindings::pgprot_t) -> bindings::pgprot_t;
+    /// `vma` is locked.
+    pub(crate) fn mydrv_vma_is_shared(vma: *const bindings::vm_area_struct) -> bool;
     /// `vma` is locked for writing.
     pub(crate) fn mydrv_vm_flags_set(
         vma: *mut bindings::vm_area_struct,

@@ -48,9 +48,9 @@ static OPERATIONS: bindings::vm_operations_struct = bindings::vm_operations_stru
 /// `EINVAL`: private. `EPERM`: executable. `EACCES`: writable, through a file that is not. `ENXIO`:
 /// beyond the buffer's end. `ENODEV`: the device is gone.
 pub(crate) fn mmap(file: &OpenFile, vma: &VmaNew) -> Result {
-    // VM_SHARED is clear for a shared mapping of a read-only file; VM_MAYSHARE tells the two apart.
-    // A private one would copy pages that are none.
-    if vma.flags() & flags::MAYSHARE == 0 {
+    // A private mapping would copy pages that are none.
+    // SAFETY: The VMA is being set up, so its flags do not change.
+    if !unsafe { shim::mydrv_vma_is_shared(vma.as_ptr()) } {
         return Err(EINVAL);
     }
     vma.try_clear_mayexec().map_err(|_| EPERM)?;

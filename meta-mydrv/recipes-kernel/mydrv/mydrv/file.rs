@@ -219,8 +219,9 @@ impl MiscDevice for OpenFile {
         let node = unsafe { &*misc.as_raw().cast::<Node>() };
         let open = KBox::new(Self::new(file, node)?, GFP_KERNEL)?;
         // Whatever node the file was opened by, its mappings are found by the buffer's own address
-        // space object. SAFETY: The file is being opened, so its `f_mapping` may still be
-        // set; the buffer outlives the file.
+        // space object.
+        // SAFETY: The file is being opened, so its `f_mapping` may still be set; the buffer outlives
+        // the file.
         unsafe { (*file.as_ptr()).f_mapping = node.buffer.mapping() };
         Ok(open)
     }

@@ -141,7 +141,8 @@ impl Memory {
         region: Option<Region>,
     ) -> Result<Self> {
         // The buffer stands for whatever hardware the product has, so the bus alone limits its
-        // address. SAFETY: The device is bound and nothing is allocated for it yet.
+        // address.
+        // SAFETY: The device is bound and nothing is allocated for it yet.
         to_result(unsafe { bindings::dma_set_mask_and_coherent(raw(dev), u64::MAX) })?;
 
         // SAFETY: The device is valid.

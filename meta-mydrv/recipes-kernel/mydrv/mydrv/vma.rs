@@ -72,8 +72,8 @@ pub(crate) fn mmap(file: &OpenFile, vma: &VmaNew) -> Result {
 
     raw.vm_ops = &OPERATIONS;
     // PFNMAP: entries without a struct page. HUGEPAGE: blocks even where the system's policy is
-    // `madvise`. SAFETY: The VMA is being set up, hence locked; it is not private, so it may be
-    // PFNMAP.
+    // `madvise`.
+    // SAFETY: The VMA is being set up, hence locked; it is not private, so it may be PFNMAP.
     unsafe {
         shim::mydrv_vm_flags_set(
             vma.as_ptr(),

@@ -416,6 +416,20 @@ fn the_boot_writes_its_report_and_says_only_what_failed() {
 }
 
 #[test]
+fn a_refused_device_is_not_waited_for() {
+    let system = System::new("refused").with_overlay().with_driver("mydrv");
+    fs::remove_file(system.0.join("sys/devices/platform/mydrv-buffer/driver")).unwrap();
+    system.put("sys/module/mydrv/initstate", b"live\n");
+    // Longer than any run of the tests.
+    let output = mydrvctl(&system.0, &["--json", "validate", "--wait", "86400"]);
+    failed(
+        json(&output)["checks"].as_array().unwrap(),
+        "driver",
+        "probe failed or is deferred",
+    );
+}
+
+#[test]
 fn a_report_that_cannot_be_written_is_an_error() {
     let system = System::new("noreport");
     let output = mydrvctl(

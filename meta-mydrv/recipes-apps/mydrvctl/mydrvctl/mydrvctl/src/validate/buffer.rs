@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use mydrv::{Candidate, Device, Direction, Error, Info, Lock, MappingMut, OpenOptions};
+use mydrv::{CacheMode, Candidate, Device, Direction, Error, Info, Lock, MappingMut, OpenOptions};
 
 use super::{
     CHUNK, Context,
@@ -220,52 +220,48 @@ fn inside((start, length): (u64, u64), (base, size): (u64, u64)) -> bool {
             .is_some_and(|(end, limit)| end <= limit)
 }
 
-/// What a pagemap entry tells (Documentation/admin-guide/mm/pagemap.rst).
-const PAGEMAP_PRESENT: u64 = 1 << 63;
-const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
-
-/// The frame numbers of the buffer's pages, as the kernel tells them.
-pub fn contiguity(reader: &Device) -> Outcome {
-    let mapping = reader.map(..)?;
-    let page = rustix::param::page_size();
-    let pagemap = match File::open("/proc/self/pagemap") {
-        Ok(pagemap) => pagemap,
-        Err(error) => return skip(format!("/proc/self/pagemap: {error}")),
+/// Each page against the physical address that it should have, as /dev/mem shows it: pagemap shows no frames of PFN mappings. Only where both
+/// ways to the memory go through the same caches.
+pub fn contiguity(context: &Context, writer: &Device) -> Outcome {
+    let info = writer.info()?;
+    let Some(addresses) = info.addresses else {
+        return skip("the driver shows addresses to CAP_SYS_RAWIO alone");
     };
-    let mut entries = vec![0; mapping.len() / page * 8];
+    if info.cache_mode != CacheMode::Cached && !info.flags.dma_coherent() || info.flags.no_map() {
+        return skip(
+            "the buffer is mapped uncached, and /dev/mem would read it through the cache; dma-loop tests what a device sees",
+        );
+    }
+    let memory = match File::open(context.root.join("dev/mem")) {
+        Ok(memory) => memory,
+        Err(error) => return skip(format!("/dev/mem: {error}; dma-loop tests what a device sees")),
+    };
+    let mapping = writer.map_mut(..)?;
+    let page = rustix::param::page_size();
     for offset in (0..mapping.len()).step_by(page) {
-        mapping.read::<u8>(offset)?;
+        let saved = mapping.read::<u64>(offset)?;
+        let wanted = key(offset as u64);
+        let mut found = [0; 8];
+        mapping.write(offset, wanted)?;
+        let read = memory.read_exact_at(&mut found, addresses.physical + offset as u64);
+        mapping.write(offset, saved)?;
+        if let Err(error) = read {
+            return skip(format!("/dev/mem: {error}; dma-loop tests what a device sees"));
+        }
+        if u64::from_ne_bytes(found) != wanted {
+            return fail(
+                format!(
+                    "the page at offset {offset:#x} is not at {:#x}",
+                    addresses.physical + offset as u64
+                ),
+                "update the module mydrv: a device would write into memory that is not the buffer's",
+            );
+        }
     }
-    if let Err(error) = pagemap.read_exact_at(&mut entries, (mapping.as_ptr() as usize / page * 8) as u64) {
-        return skip(format!("/proc/self/pagemap: {error}"));
-    }
-    let entries: Vec<_> = entries
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|entry| u64::from_ne_bytes(*entry))
-        .collect();
-    if entries.iter().all(|entry| entry & PAGEMAP_PRESENT == 0) {
-        return skip("this kernel shows no page frames of device mappings; dma-loop tests what a device sees");
-    }
-    if entries.iter().all(|entry| entry & PAGEMAP_FRAME == 0) {
-        return skip("the kernel shows page frames to CAP_SYS_ADMIN alone");
-    }
-    let first = entries[0] & PAGEMAP_FRAME;
-    match entries
-        .iter()
-        .zip(first..)
-        .position(|(entry, frame)| entry & PAGEMAP_FRAME != frame)
-    {
-        Some(index) => fail(
-            format!(
-                "page {index} is frame {:#x}, the first {first:#x}",
-                entries[index] & PAGEMAP_FRAME
-            ),
-            "update the module mydrv: a device would write into memory that is not the buffer's",
-        ),
-        None => Ok((format!("frames {first:#x} to {:#x}", first + entries.len() as u64 - 1), ())),
-    }
+    Ok((
+        format!("{} pages from {:#x} on", mapping.len() / page, addresses.physical),
+        (),
+    ))
 }
 
 /// The kernel's own flags of a mapping through a read-only file: that no right can be added later, whatever is asked.

@@ -201,15 +201,6 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     );
     report.check(
         Spec {
-            id: "contiguity",
-            title: "the page frames follow one another",
-            expected: "each page's frame number one above the last".into(),
-            on: on_reader,
-        },
-        buffer::contiguity,
-    );
-    report.check(
-        Spec {
             id: "mapping-flags",
             title: "the kernel's flags of a read-only mapping",
             expected: "shared, without the right to write or execute later, to grow, or to be dumped".into(),
@@ -241,6 +232,15 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             let writer = OpenOptions::new().write(true).lock(Lock::None).open(reader.path())?;
             Ok(("open".into(), writer))
         },
+    );
+    report.check(
+        Spec {
+            id: "contiguity",
+            title: "the pages follow one another in physical memory",
+            expected: "each page at the buffer's physical address plus its offset".into(),
+            on: ("open-write", writer.as_ref()),
+        },
+        |writer| buffer::contiguity(context, writer),
     );
     for pattern in buffer::PATTERNS {
         report.check(

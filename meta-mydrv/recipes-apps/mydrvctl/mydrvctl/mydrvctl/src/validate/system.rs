@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use mydrv::{Candidate, Selector};
@@ -88,6 +89,10 @@ pub fn region(node: &Node) -> Outcome<Region> {
     }
 }
 
+/// A loaded driver has probed every device that there is. One that it did not bind it refused, or put off for another driver's sake, or
+/// somebody is binding it again by hand: so long it may take.
+const DEFERRAL: Duration = Duration::from_secs(5);
+
 /// The platform device of the node, with the driver bound.
 pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
     let bus = context.root.join("sys/bus/platform");
@@ -106,7 +111,26 @@ pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
                 .into_owned(),
         )
     };
-    match context.wait_for(|| device().and_then(|device| Some((bound(&device)?, device)))) {
+    let probed = || match fs::read_to_string(context.root.join("sys/module/mydrv/initstate")) {
+        Ok(state) => state.trim() == "live",
+        // Built in.
+        Err(_) => bus.join("drivers/mydrv").exists(),
+    };
+    let mut refused_since = None;
+    let mut answer = || {
+        if let Some(device) = device()
+            && let Some(driver) = bound(&device)
+        {
+            return Some(Some((driver, device)));
+        }
+        if !probed() {
+            refused_since = None;
+            return None;
+        }
+        // Nothing comes any more: end the wait.
+        (refused_since.get_or_insert_with(Instant::now).elapsed() >= DEFERRAL).then_some(None)
+    };
+    match context.wait_for(&mut answer).flatten() {
         Some((driver, device)) if driver == "mydrv" => Ok((
             format!("{} bound", device.file_name().unwrap_or_default().to_string_lossy()),
             device,

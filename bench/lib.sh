@@ -206,14 +206,16 @@ unpack_debian_source() {
 }
 
 # kernel SERIES VARIANT: makes sure of a built kernel and points kernel_source and kernel_build at it. SERIES is one that Debian's
-# backports have, or one whose source tree MYDRV_LINUX_<SERIES> names (6.18: MYDRV_LINUX_6_18); VARIANT is release or debug.
+# backports have, or one whose source tree MYDRV_LINUX_<SERIES> names (6.18: MYDRV_LINUX_6_18); VARIANT is release, or one of variants().
 kernel() {
     local series=$1 variant=$2 tree fragments version
     tree=MYDRV_LINUX_${series//./_}
     fragments=("$layer/recipes-kernel/linux/files/mydrv.cfg" "$top/bench/kernel/guest.config")
     [ ! -f "$top/bench/kernel/$series.config" ] || fragments+=("$top/bench/kernel/$series.config")
-    case $variant in release | debug) ;; *) die "no kernel variant $variant: there are release and debug" ;; esac
-    [ "$variant" != debug ] || fragments+=("$top/bench/kernel/debug.config")
+    if [ "$variant" != release ]; then
+        [ -f "$top/bench/kernel/variants/$variant.config" ] || die "no kernel variant $variant: there are release $(variants)"
+        fragments+=("$top/bench/kernel/variants/$variant.config")
+    fi
     if [ -n "${!tree:-}" ]; then
         [ -f "${!tree}/Kconfig" ] || die "$tree=${!tree} is no kernel source tree"
         kernel_source=$(realpath "${!tree}")
@@ -226,6 +228,11 @@ kernel() {
     fi
     kernel_build=$cache/kernel-$series-$variant-$(key "$version" "$(compilers)" "${fragments[@]}" "$(declare -f make_kernel)")
     cached "kernel $series, $variant" "$kernel_build" make_kernel "$kernel_source" "$variant" "${fragments[@]}"
+}
+
+# variants: what differs from the release kernel by a fragment of its own.
+variants() {
+    basename --suffix .config "$top"/bench/kernel/variants/* | xargs
 }
 
 # KASAN and Rust go together only under clang.

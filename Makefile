@@ -6,7 +6,7 @@ cache := $(or $(MYDRV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mydrv)
 
 help:
 	@echo 'make demo        build everything, boot it in QEMU, show the verdict of the boot and of mydrvctl'
-	@echo 'make test        the suite on the newest kernel; the last line counts (bench/test --help: other kernels)'
+	@echo 'make test        the suite, on the newest kernel and with every checker; the last line counts (bench/test --help: more)'
 	@echo 'make shell       the same guest, interactive (KERNEL=debug: with KASAN, lockdep and others)'
 	@echo 'make bench       measure, and renew the table in docs/performance.md'
 	@echo 'make clean       remove build/; the cache of kernels and root file systems stays'

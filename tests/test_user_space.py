@@ -19,11 +19,54 @@ def test_list_names_every_buffer(guest):
     assert len(devices) == len(guest.run("ls /dev | grep -E '^mydrv[0-9]+$'").splitlines())
 
 
-def test_every_check_passes(guest, each_kind):
-    # On the console's terminal there is a progress bar, too.
-    report = json.loads(guest.run(f"mydrvctl --json --device {each_kind} validate 2>/dev/null || true", timeout=180))
+def validated(guest, command, status):
+    """The checks of a validation that ends with this status, by id. On the console's terminal there is a progress bar, too."""
+    output, found = guest.execute(f"{command} >/tmp/report.json 2>/tmp/said", timeout=180)
+    report = json.loads(guest.run("cat /tmp/report.json"))
     failed = [check for check in report["checks"] if check["verdict"] == "fail"]
-    assert report["verdict"] == "pass" and not failed, failed
+    assert found == status and report["verdict"] == ("fail" if status else "pass"), (output, failed)
+    return {check["id"]: check for check in report["checks"]}
+
+
+def failing(guest, command):
+    """What the failing checks of a validation found."""
+    return {name: check["found"] for name, check in validated(guest, command, 1).items() if check["verdict"] == "fail"}
+
+
+def test_every_check_passes(guest, each_kind):
+    validated(guest, f"mydrvctl --json --device {each_kind} validate", 0)
+
+
+@pytest.mark.lg_feature("qemu")
+def test_pages_are_where_the_driver_says(guest, device):
+    """As /dev/mem shows them; the debug kernel keeps memory out of it."""
+    check = validated(guest, f"mydrvctl --json --device {device} validate --quick", 0)["contiguity"]
+    if guest.is_debug:
+        assert "/dev/mem" in check["reason"]
+    else:
+        assert check["verdict"] == "pass", check
+
+
+@pytest.mark.lg_feature("qemu")
+def test_region_elsewhere_than_the_tree_says_is_found(guest):
+    node = "/sys/firmware/devicetree/base/reserved-memory/cma_part/alloc-ranges"
+    guest.run(r"printf '\0\0\0\0\100\0\0\0\0\0\0\0\0\100\0\0' >/tmp/ranges")
+    command = f"unshare --mount sh -c 'mount --bind /tmp/ranges {node} && mydrvctl --json --device part validate --quick'"
+    found = failing(guest, command)
+    assert list(found) == ["physical-range"] and "region elsewhere than the device tree says" in found["physical-range"], found
+
+
+@pytest.mark.lg_feature("qemu")
+def test_memory_that_changes_by_itself_fails_a_pattern(guest):
+    """Another program writes meanwhile, against the lock."""
+    buffer = "/dev/mydrv/by-label/noncoherent"
+    guest.run(f"(while :; do dd if=/dev/urandom of={buffer} bs=64K count=64 conv=notrunc; done >/dev/null 2>&1 & echo $! >/run/writer)")
+    try:
+        found = failing(guest, f"mydrvctl --json --device {buffer} validate")
+    finally:
+        guest.run("kill $(cat /run/writer); pkill -x dd || true")
+    patterns = [text for check, text in found.items() if check.startswith("pattern-")]
+    assert patterns and all("at offset" in text for text in patterns), found
 
 
 def test_data_survives_the_way_in_and_out(guest, device):

@@ -24,7 +24,11 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
-    sync::aref::ARef, //
+    sync::aref::ARef,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 
 use crate::{
@@ -134,7 +138,8 @@ enum Kind {
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// Allocates and zeroes the memory that `config` describes.
+    /// Allocates and zeroes the memory that `config` describes. Each refusal is one line in the kernel
+    /// log.
     pub(crate) fn new(
         dev: &Device<Bound>,
         config: &Config,
@@ -145,36 +150,29 @@ impl Memory {
         // SAFETY: The device is bound and nothing is allocated for it yet.
         to_result(unsafe { bindings::dma_set_mask_and_coherent(raw(dev), u64::MAX) })?;
 
-        // SAFETY: The device is valid.
-        let dma_coherent = unsafe { shim::mydrv_dev_is_coherent(raw(dev)) };
-        let memory = match config.cache_mode {
-            CacheMode::Cached => Self::alloc_pages(dev, config.size, region, dma_coherent),
-            CacheMode::Coherent => Self::alloc_attrs(dev, config.size, 0, region, dma_coherent),
-            CacheMode::WriteCombine => Self::alloc_attrs(
-                dev,
-                config.size,
-                bindings::DMA_ATTR_WRITE_COMBINE,
-                region,
-                dma_coherent,
-            ),
-        }?;
-        if let Some(region) = &memory.region {
-            if !region.contains(memory.phys, memory.size as u64) {
-                dev_err!(dev, "memory-region: the allocation of {:#x} bytes came from elsewhere; is the region used by another device?\n", config.size);
-                return Err(ENOMEM);
+        let allocate = || match config.cache_mode {
+            CacheMode::Cached => Self::alloc_pages(dev, config.size),
+            CacheMode::Coherent => Self::alloc_attrs(dev, config.size, 0),
+            CacheMode::WriteCombine => {
+                Self::alloc_attrs(dev, config.size, bindings::DMA_ATTR_WRITE_COMBINE)
             }
-        }
+        };
+        // Memory from elsewhere is freed by the closure, before the next attempt and the region.
+        let mut memory = persistently(|| {
+            allocate().and_then(|memory| match &region {
+                Some(region) if !region.contains(memory.phys, memory.size as u64) => {
+                    Err(Shortage::Elsewhere)
+                }
+                _ => Ok(memory),
+            })
+        })
+        .map_err(|shortage| shortage.tell(dev, config.size, region.as_ref()))?;
+        memory.region = region;
         memory.zero();
         Ok(memory)
     }
 
-    fn alloc_attrs(
-        dev: &Device<Bound>,
-        size: usize,
-        mode: u32,
-        region: Option<Region>,
-        dma_coherent: bool,
-    ) -> Result<Self> {
+    fn alloc_attrs(dev: &Device<Bound>, size: usize, mode: u32) -> Result<Self, Shortage> {
         // Behind an IOMMU the DMA API may otherwise gather scattered pages.
         let attrs = mode | bindings::DMA_ATTR_FORCE_CONTIGUOUS | bindings::DMA_ATTR_NO_WARN;
         let attrs = attrs as kernel::ffi::c_ulong;
@@ -183,29 +181,13 @@ impl Memory {
         let cpu = unsafe {
             bindings::dma_alloc_attrs(raw(dev), size, &mut dma, bindings::GFP_KERNEL, attrs)
         };
-        let cpu = NonNull::new(cpu.cast()).ok_or_else(|| no_memory(dev, size, region.as_ref()))?;
-        let mut memory = Memory {
-            dev: ARef::from(&**dev),
-            cpu,
-            dma,
-            phys: 0,
-            size,
-            kind: Kind::Attrs(attrs),
-            dma_coherent,
-            region,
-        };
-        memory.phys = memory.contiguous_phys(attrs).inspect_err(|err| {
-            dev_err!(dev, "size = {size:#x}: the memory is not contiguous ({err:?}); give the device a memory-region\n");
-        })?;
+        let cpu = NonNull::new(cpu.cast()).ok_or(Shortage::NoPiece)?;
+        let mut memory = Self::allocated(dev, cpu, dma, size, Kind::Attrs(attrs));
+        memory.phys = memory.contiguous_phys(attrs).map_err(Shortage::Scattered)?;
         Ok(memory)
     }
 
-    fn alloc_pages(
-        dev: &Device<Bound>,
-        size: usize,
-        region: Option<Region>,
-        dma_coherent: bool,
-    ) -> Result<Self> {
+    fn alloc_pages(dev: &Device<Bound>, size: usize) -> Result<Self, Shortage> {
         let mut dma = 0;
         // SAFETY: The device is bound.
         let page = unsafe {
@@ -217,7 +199,7 @@ impl Memory {
                 bindings::GFP_KERNEL | bindings::__GFP_NOWARN,
             )
         };
-        let page = NonNull::new(page).ok_or_else(|| no_memory(dev, size, region.as_ref()))?;
+        let page = NonNull::new(page).ok_or(Shortage::NoPiece)?;
         // SAFETY: Pages of dma_alloc_pages() are in the linear mapping, since no GFP_HIGHMEM was
         // asked for.
         let (cpu, phys) = unsafe {
@@ -226,16 +208,30 @@ impl Memory {
                 shim::mydrv_page_phys(page.as_ptr()),
             )
         };
-        Ok(Memory {
+        let mut memory = Self::allocated(dev, cpu, dma, size, Kind::Pages(page));
+        memory.phys = phys;
+        Ok(memory)
+    }
+
+    /// What was just allocated; its physical address and its region are still to be told.
+    fn allocated(
+        dev: &Device<Bound>,
+        cpu: NonNull<u8>,
+        dma: bindings::dma_addr_t,
+        size: usize,
+        kind: Kind,
+    ) -> Self {
+        Memory {
             dev: ARef::from(&**dev),
             cpu,
             dma,
-            phys,
+            phys: 0,
             size,
-            kind: Kind::Pages(page),
-            dma_coherent,
-            region,
-        })
+            kind,
+            // SAFETY: The device is valid.
+            dma_coherent: unsafe { shim::mydrv_dev_is_coherent(raw(dev)) },
+            region: None,
+        }
     }
 
     /// The physical address of memory from `dma_alloc_attrs()`: of the one piece that it must be
@@ -407,11 +403,39 @@ pub(crate) enum Direction {
     FromDevice,
 }
 
-fn no_memory(dev: &Device, size: usize, region: Option<&Region>) -> Error {
-    match region {
-        Some(region) if region.is_cma() => dev_err!(dev, "size = {size:#x}: the memory-region of {:#x} bytes has no such piece free; give each device a region of its own, or a larger one\n", region.size),
-        Some(region) => dev_err!(dev, "size = {size:#x}: the memory-region of {:#x} bytes has no such piece free; a pool that is not \"reusable\" gives out powers of two\n", region.size),
-        None => dev_err!(dev, "size = {size:#x}: the default pool has no such piece free; give the device a memory-region, or the kernel a larger cma= area\n"),
+/// Why there is no memory.
+enum Shortage {
+    NoPiece,
+    Elsewhere,
+    Scattered(Error),
+}
+
+impl Shortage {
+    /// The one line of a refusal, and its error.
+    fn tell(self, dev: &Device, size: usize, region: Option<&Region>) -> Error {
+        match (self, region) {
+            (Shortage::Elsewhere, _) => dev_err!(dev, "memory-region: the allocation of {size:#x} bytes came from elsewhere; is the region used by another device?\n"),
+            (Shortage::Scattered(err), _) => {
+                dev_err!(dev, "size = {size:#x}: the memory is not contiguous ({err:?}); give the device a memory-region\n");
+                return err;
+            }
+            (Shortage::NoPiece, Some(region)) if region.is_cma() => dev_err!(dev, "size = {size:#x}: the memory-region of {:#x} bytes has no such piece free; give each device a region of its own, or a larger one\n", region.size),
+            (Shortage::NoPiece, Some(region)) => dev_err!(dev, "size = {size:#x}: the memory-region of {:#x} bytes has no such piece free; a pool that is not \"reusable\" gives out powers of two\n", region.size),
+            (Shortage::NoPiece, None) => dev_err!(dev, "size = {size:#x}: the default pool has no such piece free; give the device a memory-region, or the kernel a larger cma= area\n"),
+        }
+        ENOMEM
     }
-    ENOMEM
+}
+
+/// Calls `allocate` until it succeeds, about a second long. The kernel lends a CMA region out, and takes it
+/// back by moving the pages away: one that is just being read from or written to disk cannot move,
+/// but soon can.
+fn persistently<T>(mut allocate: impl FnMut() -> Result<T, Shortage>) -> Result<T, Shortage> {
+    for _ in 0..20 {
+        if let Ok(memory) = allocate() {
+            return Ok(memory);
+        }
+        fsleep(Delta::from_millis(50));
+    }
+    allocate()
 }

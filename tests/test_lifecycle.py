@@ -35,6 +35,18 @@ def test_bind_cycles_of_the_whole_region(guest, device, node):
     guest.test("bind-cycles", guest.scaled(20, debug=3), device=node(device), timeout=300)
 
 
+def test_binds_while_the_region_is_lent(guest, small, node):
+    """The kernel keeps files in a region that is free; pages that are just being written cannot leave at once."""
+    name = guest.run(f"basename $(realpath /sys/class/misc/$(basename {node(small)})/device)")
+    script = f"""
+        (while :; do dd if=/dev/zero of=/var/tmp/lent bs=1M count=200 conv=fsync; cat /usr/bin/*; done >/dev/null 2>&1 & echo $! >/run/lender)
+        cd /sys/bus/platform/drivers/mydrv
+        for i in $(seq {guest.scaled(150, debug=20)}); do echo {name} >unbind; sleep 0.05; echo {name} >bind || break; done
+        kill $(cat /run/lender); rm -f /var/tmp/lent; test -e {name}
+    """
+    guest.run(script, timeout=300)
+
+
 def test_forks_while_revoked(guest, small, node):
     guest.test("fork-revoke", guest.scaled(200, debug=20), device=node(small), timeout=400)
 

@@ -101,9 +101,9 @@ pub struct Validate {
     #[arg(long, value_name = "PATH")]
     pub report: Option<PathBuf>,
 
-    /// The size that every buffer must have
-    #[arg(long, value_name = "SIZE", env = "MYDRV_EXPECT_SIZE", value_parser = parse_size)]
-    pub expect_size: Option<u64>,
+    /// The size that every buffer must have, or only the one of that label
+    #[arg(long, value_name = "[LABEL=]SIZE", env = "MYDRV_EXPECT_SIZE", value_parser = parse_expected_size)]
+    pub expect_size: Option<ExpectedSize>,
 
     /// How long to wait for the driver, for the device node and for other users to leave
     #[arg(long, value_name = "SECONDS", default_value = "5", env = "MYDRV_WAIT")]
@@ -226,6 +226,28 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large: at most 2^64 - 1 bytes".into())
 }
 
+/// A size that a buffer must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedSize {
+    /// Whose; `None`: every buffer's.
+    pub label: Option<String>,
+    /// The size in bytes.
+    pub bytes: u64,
+}
+
+/// Parses `[LABEL=]SIZE`.
+pub fn parse_expected_size(text: &str) -> Result<ExpectedSize, String> {
+    let (label, size) = match text.split_once('=') {
+        Some(("", _)) => return Err("give a label before the =, or the size alone".into()),
+        Some((label, size)) => (Some(label.to_owned()), size),
+        None => (None, text),
+    };
+    Ok(ExpectedSize {
+        label,
+        bytes: parse_size(size)?,
+    })
+}
+
 /// Parses a byte pattern: pairs of hexadecimal digits.
 pub fn parse_hex(text: &str) -> Result<HexBytes, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
@@ -288,6 +310,15 @@ mod tests {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert!(parse_size("17179869184G").unwrap_err().contains("too large"));
+        let of = |label: Option<&str>, bytes| {
+            Ok(ExpectedSize {
+                label: label.map(str::to_owned),
+                bytes,
+            })
+        };
+        assert_eq!(parse_expected_size("64M"), of(None, 64 << 20));
+        assert_eq!(parse_expected_size("buffer0=0x4000000"), of(Some("buffer0"), 64 << 20));
+        assert!(parse_expected_size("=64M").is_err() && parse_expected_size("buffer0=").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! system where a check reads files.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -12,8 +12,14 @@ use std::{
 
 use serde_json::Value;
 
+/// The program: as installed where $MYDRVCTL says so, else the one that Cargo built beside this test. Never by a path that is compiled in, since
+/// the tests also run on another machine than the one that built them.
+fn program() -> PathBuf {
+    env::var_os("MYDRVCTL").map_or_else(|| env::current_exe().unwrap().with_file_name("../mydrvctl"), PathBuf::from)
+}
+
 fn mydrvctl(root: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+    Command::new(program())
         .arg("--root")
         .arg(root)
         .args(arguments)
@@ -43,7 +49,7 @@ struct System(PathBuf);
 
 impl System {
     fn new(name: &str) -> Self {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let dir = env::temp_dir().join(format!("mydrvctl-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("sys/firmware/devicetree/base")).unwrap();
         fs::create_dir_all(dir.join("run/mydrv")).unwrap();
@@ -251,7 +257,7 @@ fn a_closed_pipe_is_quiet_and_no_failure() {
     let system = System::new("pipe");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+    let output = Command::new(program())
         .arg("--root")
         .arg(&system.0)
         .args(["--json", "list"])
@@ -446,7 +452,7 @@ fn the_journal_gets_its_priority_and_others_do_not() {
     let path = system.0.join("stderr");
     let said = |stream: &dyn Fn(&fs::Metadata) -> String| {
         let file = fs::File::create(&path).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+        Command::new(program())
             .arg("--root")
             .arg(&system.0)
             .args(["validate", "--wait", "0"])

@@ -94,7 +94,7 @@ pub fn expected_size(context: &Context, node: &Node, region: Option<&Region>) ->
         (None, Some(Region::Reserved { size, .. })) => format!("{size} bytes (the whole region)"),
         _ => "whole pages".into(),
     };
-    match context.expect_size {
+    match context.expected_size(node) {
         Some(size) => format!("{of_tree}, {size} bytes (--expect-size)"),
         None => of_tree,
     }
@@ -131,7 +131,7 @@ pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) ->
             "boot the overlay that belongs to this system, then see journalctl -k -g mydrv",
         );
     }
-    if context.expect_size.is_some_and(|size| size != found) {
+    if context.expected_size(node).is_some_and(|size| size != found) {
         return fail(
             format!("wrong size: {told}"),
             "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT_SIZE in /etc/default/mydrv",

@@ -24,7 +24,7 @@ use self::{
     report::{Report, Spec, Voice, skip},
 };
 use crate::{
-    cli::{Cli, Validate},
+    cli::{Cli, ExpectedSize, Validate},
     failure::Result,
     output,
 };
@@ -37,10 +37,17 @@ struct Context {
     root: PathBuf,
     deadline: Instant,
     quick: bool,
-    expect_size: Option<u64>,
+    expect_size: Option<ExpectedSize>,
 }
 
 impl Context {
+    /// The size in bytes that the command line asks of this buffer, if any.
+    fn expected_size(&self, node: &Node) -> Option<u64> {
+        let expected = self.expect_size.as_ref()?;
+        let named = expected.label.is_none() || expected.label == node.string("label");
+        named.then_some(expected.bytes)
+    }
+
     /// Asks until there is an answer or the time is over, at least once.
     fn wait_for<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
@@ -58,7 +65,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         root: cli.root.clone(),
         deadline: Instant::now() + Duration::from_secs(args.wait),
         quick: args.quick,
-        expect_size: args.expect_size,
+        expect_size: args.expect_size.clone(),
     };
     let mode = match (args.boot, args.quick) {
         (true, false) => "boot",

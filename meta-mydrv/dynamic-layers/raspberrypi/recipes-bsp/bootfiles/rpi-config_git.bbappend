@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('MACHINE_FEATURES', 'mydrv', 'rpi-config-mydrv.inc', '', d)}

@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('MACHINE_FEATURES', 'mydrv', 'recipes-kernel/linux/linux-mydrv.inc', '', d)}

@@ -6,7 +6,9 @@ cache := $(or $(MYDRV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mydrv)
 
 help:
 	@echo 'make demo        build everything, boot it in QEMU, show the verdict of the boot and of mydrvctl'
+	@echo 'make demo FROM=yocto  the same from the packages that bitbake writes of the layer'
 	@echo 'make test        the suite, on the newest kernel and with every checker; the last line counts (bench/test --help: more)'
+	@echo 'make yocto       the layer under the real bitbake: checks, plans, executes, boots what it wrote (docs/integration.md)'
 	@echo 'make shell       the same guest, interactive (KERNEL=debug: with KASAN, lockdep and others)'
 	@echo 'make bench       measure, and renew the table in docs/performance.md'
 	@echo 'make clean       remove build/; the cache of kernels and root file systems stays'
@@ -15,10 +17,13 @@ help:
 	@echo 'One command in the guest: bench/boot -- mydrvctl list'
 
 demo:
-	@bench/demo
+	@FROM=$(FROM) bench/demo
 
 test:
 	@bench/test
+
+yocto:
+	@tests/yocto/run
 
 shell:
 	@bench/shell --kernel $(KERNEL)
@@ -32,4 +37,4 @@ clean:
 distclean: clean
 	rm -rf $(cache)
 
-.PHONY: help demo test shell bench clean distclean
+.PHONY: help demo test yocto shell bench clean distclean

@@ -38,7 +38,7 @@ step() {
         ticker=$!
     fi
     # In a shell of its own: errexit would be off in this one wherever a caller tests the status. In the foreground: ^C ends it.
-    bash -c 'source "$0"; "$@"' "$top/bench/lib.sh" "$@" >"$log" 2>&1 </dev/null || status=$?
+    bash -c 'source "$0"; "$@"' "${step_lib:-$top/bench/lib.sh}" "$@" >"$log" 2>&1 </dev/null || status=$?
     if [ -n "$ticker" ]; then
         kill "$ticker"
         wait "$ticker" || true
@@ -141,11 +141,18 @@ toolchain_root() {
 }
 
 make_toolchain_root() {
-    local mirror
+    make_root "$1" "$top/bench/toolchain/packages"
+}
+
+# make_root DIR PACKAGE_LIST...
+make_root() {
+    local mirror packages=() list
     mirror=$(debian_mirror)
+    for list in "${@:2}"; do
+        packages+=(--include="$(package_list "$list")")
+    done
     # The package lists stay: they tell which kernel sources there are.
-    mmdebstrap --variant=apt --architectures=amd64,arm64 --skip=cleanup/apt/lists \
-        --include="$(package_list "$top/bench/toolchain/packages")" \
+    mmdebstrap --variant=apt --architectures=amd64,arm64 --skip=cleanup/apt/lists "${packages[@]}" \
         --setup-hook="install -D -m 644 '$top/bench/toolchain/preferences' \"\$1/etc/apt/preferences.d/backports\"" \
         "$debian" "$1" "deb $mirror $debian main" "deb $mirror $debian-backports main"
 }
@@ -160,7 +167,7 @@ in_root() {
 
 # root_command: sets $root_command to what has to stand before a command to run it in the toolchain root, in the same process.
 root_command() {
-    local dirs=("$top" "$cache") tree
+    local dirs=("$top" "$cache" "${in_root_dirs[@]}") tree
     # Already there, as the tests are.
     if [ -n "${MYDRV_IN_ROOT:-}" ]; then
         root_command=(env)
@@ -401,13 +408,18 @@ make_image() {
     module_make "$module" "$source" "$kernel" "$variant" INSTALL_MOD_PATH="$root" modules_install
     cp -dR --preserve=mode,links "$user_space/." "$top/bench/rootfs/files/." "$root"
     [ "$variant" != debug ] || cp -dR --preserve=mode,links "$top/bench/rootfs/files-debug/." "$root"
+    chroot "$root" systemctl enable mydrv-validate.service
+    finish_image "$root" "$image"
+}
 
-    # As an image recipe does at build time: accounts, enabled units, an identity of its own.
+# finish_image ROOT IMAGE: as an image recipe does at build time: accounts, enabled units, an identity of its own.
+finish_image() {
+    local root=$1 image=$2
     echo mydrv >"$root/etc/hostname"
     rm -f "$root/etc/resolv.conf"
     echo 6d796472760000000000000000000001 >"$root/etc/machine-id"
     chroot "$root" systemd-sysusers
-    chroot "$root" systemctl enable bench-mark-good.service bench-job.service mydrv-validate.service
+    chroot "$root" systemctl enable bench-mark-good.service bench-job.service
     # What this kernel and this machine have no use for; each costs a second of emulation.
     chroot "$root" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer getty@tty1.service \
         modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service systemd-pstore.service
@@ -458,7 +470,7 @@ build() {
     base # it was made beside, in another process; here for its name
     made "root file system for $series, $variant" "$product/rootfs.img" \
         "$(key "$base" "$(cat "$(key_of "$product/module")")" "$build/user-space" "$(modes "$build/user-space")" \
-            "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_image)")" \
+            "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_image finish_image)")" \
         make_image "$base" "$build/user-space" "$product/module" "$kernel_source" "$kernel_build" "$variant"
 
     ln -sfn "$kernel_source" "$product/linux"
@@ -467,9 +479,11 @@ build() {
     [ "$series-$variant" != "$default-release" ] || publish
 }
 
-# built [SERIES] [VARIANT]: sets $product to what build made earlier.
+# built [SERIES] [VARIANT]: sets $product to what build made earlier, or to the folder that MYDRV_PRODUCT names: Image, machine.dtb, rootfs.img.
 built() {
     local series=${1:-}
+    product=${MYDRV_PRODUCT:-}
+    [ -z "$product" ] || return 0
     [ -n "$series" ] || series=$(readlink "$build/rootfs.img" | sed 's/-release.*//') || true
     product=$build/$series-${2:-release}
     [ -e "$product/rootfs.img" ] || die "nothing built for kernel ${series:-(any)}, ${2:-release}: run this without --no-build first"

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""How the tests run bitbake: by kas, in build directories of their own, so that each configuration keeps its parse cache."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+WORK = TOP / "build/yocto"
+LAYERS = WORK / "layers"
+OFFLINE = "kas.yml:tests/yocto/offline.yml"
+BENCH = "kas.yml:tests/yocto/bench.yml"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--tally", metavar="FILE", help="add the numbers of passed, failed and skipped tests to FILE")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    path = config.getoption("tally")
+    if path:
+        count = {kind: len(terminalreporter.stats.get(kind, ())) for kind in ("passed", "failed", "error", "skipped")}
+        with Path(path).open("a") as tally:
+            print(count["passed"], count["failed"] + count["error"], count["skipped"], file=tally)
+
+
+class Done:
+    """A command that ended: its status and all that it said."""
+
+    def __init__(self, command, done):
+        self.command, self.status, self.output = command, done.returncode, done.stdout
+
+    def good(self):
+        assert self.status == 0, f"{self.command}: status {self.status}\n{self.output[-6000:]}"
+        return self.output
+
+    def without_complaint(self):
+        """Good, and not a single warning."""
+        complaints = [line for line in self.good().splitlines() if line.startswith(("WARNING", "ERROR"))]
+        assert not complaints, "\n".join(complaints)
+        return self.output
+
+    def refused(self, *parts):
+        """Failed, and said each of these."""
+        assert self.status != 0, self.output[-3000:]
+        for part in parts:
+            assert part in self.output, f"{part!r} is not in:\n{self.output[-6000:]}"
+
+
+def kas(*arguments, build="build"):
+    env = {**os.environ, "KAS_BUILD_DIR": str(WORK / build)}
+    command = ["kas", "--log-level", "warning", *arguments]
+    return Done(arguments, subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=TOP, stdin=subprocess.DEVNULL))
+
+
+def shell(line, files=OFFLINE, build=None):
+    """A command line in bitbake's environment."""
+    build = build or {OFFLINE: "plan", BENCH: "build"}[files]
+    return kas("shell", files, "-c", line, build=build)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A function that runs bitbake in the configuration that executes the recipes, with lines of configuration before (MACHINE = …) and after it."""
+
+    def bench(arguments, after="", before=""):
+        for name, text in (("before", before), ("after", after)):
+            (tmp_path / f"{name}.conf").write_text(text + "\n")
+        return shell(f"bitbake -r {tmp_path}/before.conf -R {tmp_path}/after.conf {arguments}", BENCH, "build")
+
+    return bench

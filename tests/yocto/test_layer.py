@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""The layer as an integrator's bitbake sees it: parsing, plans, signatures, style."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import BENCH, LAYERS, OFFLINE, TOP, WORK, kas, shell
+
+LAYER = TOP / "meta-mydrv"
+RASPBERRY = f"{OFFLINE}:kas/raspberrypi4-64.yml"
+CORE = f"{OFFLINE}:tests/yocto/core.yml"
+RECIPES = "mydrv mydrv-overlay mydrvctl packagegroup-mydrv mydrv-image"
+TOOLCHAIN = "rust-src-bin-native bindgen-bin-native libclang-bin-native"
+MACHINES = {"qemuarm64": (OFFLINE, "plan", "linux-yocto"), "raspberrypi4-64": (RASPBERRY, "plan-raspberrypi4-64", "linux-raspberrypi")}
+FRAGMENTS = sorted(path.name for path in (TOP / "kas").glob("*.yml"))
+
+
+@pytest.fixture(params=MACHINES)
+def machine(request):
+    return MACHINES[request.param]
+
+
+def test_parses_without_a_warning(machine):
+    files, build, _ = machine
+    assert " 0 errors" in shell("bitbake -p", files, build).without_complaint()
+
+
+def test_each_recipe_has_an_environment_without_a_warning(machine):
+    files, build, kernel = machine
+    for recipe in f"{RECIPES} {TOOLCHAIN} {kernel} make-mod-scripts".split():
+        output = shell(f"bitbake -e {recipe} | grep -E '^(WARNING|ERROR|PN=)'", files, build).without_complaint()
+        assert f'PN="{recipe}"' in output, output
+
+
+def plan(files, build, options=""):
+    """The recipes and the number of tasks of the image."""
+    output = shell(f"bitbake {options} -n mydrv-image", files, build).without_complaint()
+    recipes = set(re.findall(r"Running (?:setscene )?task \d+ of \d+ \((?:\w+:)*(\S+\.bb):do_", output))
+    return recipes, int(re.search(r"Attempted (\d+) tasks", output)[1])
+
+
+def from_source(recipes):
+    """What of the plan builds a compiler from source, other than GCC."""
+    return sorted(path for path in recipes if re.search(r"/openembedded-core/.*/(llvm|clang|rust|cargo)[^/]*\.bb$", path))
+
+
+def record(name, text):
+    (WORK / "plan.txt").open("a").write(f"{name}: {text}\n")
+
+
+def test_plan_builds_no_compiler_of_rust(machine):
+    files, build, kernel = machine
+    recipes, tasks = plan(files, build)
+    record(build, f"{len(recipes)} recipes, {tasks} tasks with meta-rust-bin's compiler")
+    assert not from_source(recipes)
+    for part in (kernel, "mydrv_", "mydrv-overlay", "mydrvctl", "rust-bin-cross", "rust-src-bin", "bindgen-bin", "libclang-bin"):
+        assert any(f"/{part}" in path for path in recipes), f"{part} is not in the plan"
+
+
+def test_plan_with_oe_cores_own_compiler(tmp_path):
+    """One variable goes back; the number of tasks stands beside the other."""
+    (tmp_path / "rust.conf").write_text('MYDRV_RUST = "oe-core"\n')
+    recipes, tasks = plan(OFFLINE, "plan-oe-core", f"-R {tmp_path}/rust.conf")
+    record("plan-oe-core", f"{len(recipes)} recipes, {tasks} tasks with OE-Core's own")
+    assert from_source(recipes)
+    assert not any("meta-rust-bin" in path or "-bin-native" in path for path in recipes)
+
+
+def test_both_plans_are_told_in_the_documentation():
+    """docs/performance.md has the numbers of this very layer and release."""
+    told = (TOP / "docs/performance.md").read_text()
+    for line in (WORK / "plan.txt").read_text().splitlines():
+        name, text = line.split(": ")
+        assert all(number in told for number in re.findall(r"\d+", text)), f"docs/performance.md lacks: {name}: {text}"
+
+
+@pytest.mark.parametrize("fragments", [[], *([name] for name in FRAGMENTS), FRAGMENTS], ids=" ".join)
+def test_kas_takes_every_combination(fragments):
+    files = ":".join(["kas.yml", *(f"kas/{name}" for name in fragments)])
+    dump = kas("dump", files).good()
+    for repository in re.findall(r"^ {2,4}url: (\S+)", dump, re.M):
+        assert repository.startswith("https://"), dump
+    urls, commits = re.findall(r"\burl: ", dump), re.findall(r"\bcommit: [0-9a-f]{40}$", dump, re.M)
+    assert urls and len(urls) == len(commits), dump
+
+
+def test_team_fragment_asks_for_its_server(tmp_path):
+    shell("bitbake -p", f"{OFFLINE}:kas/team.yml", "team").refused("set TEAM_SERVER")
+
+
+def test_style_has_no_findings():
+    recipes = [str(path) for pattern in ("*.bb", "*.bbappend", "*.inc", "*.bbclass", "layer.conf") for path in sorted(LAYER.rglob(pattern))]
+    env = {**os.environ, "OELINT_CONFIG": str(TOP / "tests/yocto/oelint.cfg")}
+    done = subprocess.run(["oelint-adv", "--quiet", *recipes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    assert done.returncode == 0 and not done.stdout.strip(), done.stdout
+
+
+def mended(path):
+    """meta-rust-bin as a newer one is: ready for wrynose by itself."""
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(LAYERS / "meta-rust-bin", path, ignore=shutil.ignore_patterns(".git"))
+    for file, old, new in (
+        ("conf/layer.conf", "    scarthgap \\\n", "    scarthgap \\\n    wrynose \\\n"),
+        ("recipes-devtools/rust/rust-bin-cross.inc", "${WORKDIR}/rust", "${UNPACKDIR}/rust"),
+        ("recipes-devtools/rust/cargo-bin-cross.inc", "${{WORKDIR}}", "${{UNPACKDIR}}"),
+    ):
+        text = (path / file).read_text()
+        assert old in text, file
+        (path / file).write_text(text.replace(old, new))
+    return path
+
+
+def check_layer(build, setup=""):
+    return shell(f"{setup} yocto-check-layer --no-auto-dependency {LAYER}", CORE, build)
+
+
+def test_yocto_check_layer_alone():
+    assert "... PASS" in check_layer("check").without_complaint()
+
+
+def test_yocto_check_layer_beside_all_that_it_extends():
+    """Adding the layer, feature off, changes no signature of meta-rust-bin's and meta-raspberrypi's recipes either."""
+    beside = f"{mended(WORK / 'newer/meta-rust-bin')} {LAYERS}/meta-raspberrypi"
+    assert "... PASS" in check_layer("check-beside", f"bitbake-layers add-layer {beside} &&").without_complaint()
+
+
+@pytest.mark.parametrize("which", ["pinned", "newer"])
+def test_meta_rust_bin_unpacks_where_this_release_wants_it(tmp_path, which):
+    """The pinned one is mended, a newer one left as it is."""
+    (tmp_path / "real.conf").write_text('ASSUME_PROVIDED:remove = "rust-bin-cross-aarch64 cargo-bin-cross-aarch64"\n')
+    swap = "true"
+    if which == "newer":
+        swap = f"bitbake-layers remove-layer meta-rust-bin && bitbake-layers add-layer {mended(WORK / 'newer/meta-rust-bin')}"
+    recipes = {"rust-bin-cross-aarch64": "rustc-1.95.0-", "cargo-bin-cross-aarch64": "cargo-1.95.0-"}
+    output = shell(f"{swap} && for recipe in {' '.join(recipes)}; do bitbake -R {tmp_path}/real.conf -e $recipe || exit; done", BENCH).good()
+    folders = [folder.rsplit("/", 2) for folder in re.findall(r'^S="(.*)"$', output, re.M)]
+    for (_, parent, name), start in zip(folders, recipes.values(), strict=True):
+        assert parent == "sources" and name.startswith(start), folders
+    assert re.search(r"^\s+cd \S+/sources/rust-std$", output, re.M)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""What can be told of the layer without bitbake; `make yocto` has the rest."""
+
+import re
+import tomllib
+
+import pytest
+
+from guest import TOP
+
+pytestmark = pytest.mark.source
+
+LAYER = TOP / "meta-mydrv"
+APPS = LAYER / "recipes-apps/mydrvctl"
+
+
+def recipe(name):
+    return next(LAYER.rglob(f"{name}_*.bb"))
+
+
+def locked(path):
+    return [package for package in tomllib.loads(path.read_text())["package"] if "crates.io" in package.get("source", "")]
+
+
+def test_crates_of_the_recipe_are_those_of_cargo_lock():
+    """bitbake -c update_crates mydrvctl writes the list anew."""
+    listed = (APPS / "mydrvctl-crates.inc").read_text()
+    crates = locked(APPS / "mydrvctl/Cargo.lock")
+    assert re.findall(r"crate://crates\.io/(\S+)/(\S+)", listed) == [(crate["name"], crate["version"]) for crate in crates]
+    sums = dict(re.findall(r'^SRC_URI\[(\S+)\.sha256sum\] = "([0-9a-f]{64})"$', listed, re.M))
+    assert sums == {f"{crate['name']}-{crate['version']}": crate["checksum"] for crate in crates}
+
+
+def test_version_is_the_crates_own():
+    version = tomllib.loads((APPS / "mydrvctl/Cargo.toml").read_text())["workspace"]["package"]["version"]
+    for name in ("mydrvctl", "mydrv", "mydrv-overlay"):
+        assert recipe(name).name == f"{name}_{version}.bb"
+
+
+def test_every_public_variable_is_documented():
+    text = (LAYER / "classes-global/mydrv.bbclass").read_text()
+    documentation = (TOP / "docs/integration.md").read_text()
+    variables = set(re.findall(r"^(MYDRV_\w+)(?::\S+)? \?\?= ", text, re.M))
+    assert len(variables) >= 5
+    for variable in variables:
+        assert f"{variable}[doc] = " in text, variable
+        assert f"`{variable}`" in documentation, variable
+
+
+def test_every_file_names_its_licence():
+    """SPDX headers, but for what only requires another file, and what tools write."""
+    for path in sorted([*LAYER.rglob("*"), *(TOP / "kas").rglob("*"), *(TOP / "tests/yocto").rglob("*"), TOP / "kas.yml"]):
+        if path.suffix in (".bb", ".inc", ".bbclass", ".conf", ".cfg", ".yml", ".py", ".sh", ".rs", ".dtso", ".c", ".h") and not path.name.endswith("-crates.inc"):
+            assert "SPDX-License-Identifier: " in path.read_text()[:400], path
+
+
+def test_layer_is_self_contained():
+    """An integrator adds this folder alone: nothing in it reaches out."""
+    for path in LAYER.rglob("*"):
+        if path.suffix in (".bb", ".bbappend", ".inc", ".bbclass", ".conf"):
+            for word in re.findall(r"\$\{(?:THISDIR|LAYERDIR)\}/[^\s:\"]*", path.read_text()):
+                start = path.parent if "THISDIR" in word else LAYER
+                assert (start / word.split("}/", 1)[1].split("*")[0]).resolve().is_relative_to(LAYER), f"{path}: {word}"
+        assert not path.is_symlink() or path.resolve().is_relative_to(LAYER), path
+
+
+def test_what_the_layer_pins_is_a_commit():
+    """kas files name each repository by a commit, and agree with one another."""
+    commits = {}
+    for path in [TOP / "kas.yml", *(TOP / "kas").glob("*.yml")]:
+        for url, commit in re.findall(r"url: (\S+)\n(?:.*\n)*?\s+commit: (\S+)", path.read_text()):
+            assert re.fullmatch("[0-9a-f]{40}", commit), f"{path}: {url}"
+            assert commits.setdefault(url, commit) == commit, url
+        assert path.read_text().count("url:") == path.read_text().count("commit:"), path
+    assert len(commits) >= 5

@@ -27,6 +27,12 @@ class Target:
         return status, "\n".join(output)
 
 
+def cases(suite):
+    """The names of a suite's cases."""
+    for item in suite:
+        yield from [item.id().split(".")[-1]] if hasattr(item, "id") else cases(item)
+
+
 @pytest.fixture
 def outcome(monkeypatch):
     """A function that runs the cases on a guest: which of them passed, were skipped, or failed by what."""
@@ -42,7 +48,7 @@ def outcome(monkeypatch):
         packages = {"mydrvctl", "mydrvctl-validate", "mydrvctl-tests"}
         context = OERuntimeTestContext(data, logging.getLogger("oeqa"), Target(guest), packages, "/nonexistent")
         context.loadTests([str(CASES)], modules=["mydrv"])
-        names = {case.id().split(".")[-1] for case in context.suites}
+        names = set(cases(context.suites))
         results = context.runTests()
         failed = {case.id(): text for case, text in [*results.failures, *results.errors]}
         skipped = {case.id().split(".")[-1] for case, _ in results.skipped}

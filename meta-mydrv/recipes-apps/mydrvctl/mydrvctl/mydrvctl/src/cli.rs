@@ -13,7 +13,7 @@ Exit codes:
   0  done; validate: every check passed or was skipped, and there is at least one device
   1  validate: a check failed; dma-loop: the data came back different
   2  the command line is wrong, or a range leaves the buffer
-  3  no such device
+  3  no such device; status: not booted from a slot
   4  permission denied, or the buffer is read-only
   5  the device or the input or output failed
   6  the device is in use
@@ -49,6 +49,8 @@ pub enum Command {
     List,
     /// Show what the driver tells of a buffer; addresses need CAP_SYS_RAWIO
     Info,
+    /// Show the A/B slots of a system that RAUC updates: what runs, what was validated, why an update was given up
+    Status,
     /// Prove that device tree, driver and buffer work, by numbered checks
     ///
     /// Each check says what it expected and what it found. A check whose precondition failed is skipped and names it. The buffer's

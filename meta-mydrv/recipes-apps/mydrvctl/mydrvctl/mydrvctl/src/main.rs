@@ -29,6 +29,7 @@ fn run(cli: &Cli) -> Result {
     match &cli.command {
         Command::List => commands::list(cli),
         Command::Info => commands::info(cli),
+        Command::Status => commands::status(cli),
         Command::Validate(args) => validate::run(cli, args),
         Command::ValidatePeer(args) => validate::peer(args),
         Command::Read(args) => commands::read(cli, args),

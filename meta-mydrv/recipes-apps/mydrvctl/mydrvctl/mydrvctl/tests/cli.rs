@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -466,4 +466,123 @@ fn the_journal_gets_its_priority_and_others_do_not() {
     assert!(journal.starts_with("<3>mydrv-validate: FAIL 1 device-tree"), "{journal}");
     let inherited = said(&|file| format!("{}:{}", file.dev(), file.ino() + 1));
     assert!(inherited.starts_with("mydrv-validate: FAIL 1 device-tree"), "{inherited}");
+}
+
+/// A system that booted slot B, with a `rauc` that says this; it gets the environment that finds that program.
+fn with_slots(name: &str, rauc: &str) -> System {
+    let system = System::new(name);
+    system
+        .put("proc/cmdline", b"root=PARTLABEL=rootfs-B rauc.slot=B panic=5\n")
+        .put("etc/os-release", b"IMAGE_ID=mydrv\nIMAGE_VERSION=1.1.0\n")
+        .put("bin/rauc", format!("#!/bin/sh\n{rauc}\n").as_bytes());
+    fs::set_permissions(system.0.join("bin/rauc"), fs::Permissions::from_mode(0o755)).unwrap();
+    system
+}
+
+fn status(system: &System, arguments: &[&str]) -> Output {
+    let path = format!("{}:{}", system.0.join("bin").display(), std::env::var("PATH").unwrap());
+    Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+        .arg("--root")
+        .arg(&system.0)
+        .args(arguments)
+        .arg("status")
+        .env("PATH", path)
+        .output()
+        .unwrap()
+}
+
+const RAUC: &str = r#"echo '{"compatible":"mydrv","booted":"B","boot_primary":"rootfs.1","slots":[
+{"rootfs.1":{"class":"rootfs","bootname":"B","state":"booted","boot_status":"good","slot_status":{"bundle":{"version":"1.1.0"},"installed":{"timestamp":"2026-01-02T03:04:05Z"}}}},
+{"rootfs.0":{"class":"rootfs","bootname":"A","state":"inactive","boot_status":"bad","slot_status":{}}}]}'"#;
+
+#[test]
+fn status_outside_of_slots_is_3() {
+    let system = System::new("noslot");
+    system.put("proc/cmdline", b"root=/dev/vda rw\n");
+    let output = mydrvctl(&system.0, &["status"]);
+    assert_eq!(code(&output), 3);
+    assert!(stderr(&output).contains("rauc.slot="), "{}", stderr(&output));
+}
+
+#[test]
+fn status_tells_the_story_of_each_slot() {
+    let system = with_slots("slots", RAUC);
+    system
+        .put("data/mydrv/slot-B/good", b"version=1.1.0\ntime=2026-01-02T04:00:00Z\n")
+        .put(
+            "data/mydrv/slot-B/last",
+            b"outcome=good\nversion=1.1.0\nkernel=7.3\ntime=2026-01-02T04:00:00Z\nreason=\n",
+        )
+        .put(
+            "data/mydrv/slot-A/last",
+            b"outcome=failed\nversion=1.2.0\nreason=check 1 device-tree: a = b\n",
+        )
+        .put(
+            "data/mydrv/fallback",
+            b"from=A\nto=B\nversion=1.2.0\ntime=2026-01-02T05:00:00Z\nreason=check 1 device-tree: a = b\n",
+        )
+        .put(
+            "run/mydrv/validate.json",
+            br#"{"schema":1,"verdict":"pass","passed":40,"failed":0,"skipped":3,"checks":[]}"#,
+        );
+    let output = status(&system, &["--json"]);
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+    let value = json(&output);
+    assert_eq!(
+        (&value["slot"], &value["state"], &value["version"]),
+        (&"B".into(), &"good".into(), &"1.1.0".into())
+    );
+    assert_eq!(value["validation"]["verdict"], "pass");
+    assert_eq!(value["fallback"]["reason"], "check 1 device-tree: a = b");
+    let slots = value["slots"].as_array().unwrap();
+    assert_eq!(
+        (&slots[0]["name"], &slots[0]["state"], &slots[0]["bootable"]),
+        (&"A".into(), &"trial".into(), &false.into())
+    );
+    assert_eq!(
+        (&slots[0]["version"], &slots[0]["last_boot"]["outcome"]),
+        (&"1.2.0".into(), &"failed".into())
+    );
+    assert_eq!(
+        (&slots[1]["booted"], &slots[1]["installed"]),
+        (&true.into(), &"2026-01-02T03:04:05Z".into())
+    );
+
+    let text = String::from_utf8(status(&system, &[]).stdout).unwrap();
+    for line in [
+        "system      version 1.1.0, slot B, good",
+        "validation  passed: 40 checks passed, 0 failed, 3 skipped",
+        "slot A      trial, given up by the boot loader, version 1.2.0, last boot failed: check 1 device-tree: a = b",
+        "fallback    from slot A, version 1.2.0 to slot B, 2026-01-02T05:00:00Z: check 1 device-tree: a = b",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn status_of_a_boot_on_trial() {
+    let system = with_slots("trial", RAUC);
+    system.put("data/mydrv/slot-B/last", b"outcome=started\nversion=1.1.0\n");
+    let value = json(&status(&system, &["--json"]));
+    assert_eq!(
+        (&value["state"], &value["validation"], &value["fallback"]),
+        (&"trial".into(), &Value::Null, &Value::Null)
+    );
+    assert_eq!(value["slots"][0]["state"], "empty");
+}
+
+#[test]
+fn status_survives_a_rauc_that_does_not() {
+    for (name, rauc) in [("broken", "echo no bus >&2; exit 1"), ("garbage", "echo not JSON")] {
+        let system = with_slots(name, rauc);
+        system.put("data/mydrv/slot-B/good", b"version=1.1.0\n");
+        let output = status(&system, &["--json"]);
+        assert_eq!(code(&output), 0);
+        assert!(stderr(&output).contains("rauc status: "), "{}", stderr(&output));
+        let value = json(&output);
+        assert_eq!(
+            (&value["state"], &value["slots"][0]["bootable"]),
+            (&"good".into(), &Value::Null)
+        );
+    }
 }

@@ -5,6 +5,7 @@
 mod bench;
 mod dma_loop;
 mod show;
+mod status;
 mod transfer;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use mydrv::{Device, Lock, OpenOptions, Selector};
 pub use bench::bench;
 pub use dma_loop::dma_loop;
 pub use show::{info, list};
+pub use status::status;
 pub use transfer::{dump, fill, read, write};
 
 use crate::{

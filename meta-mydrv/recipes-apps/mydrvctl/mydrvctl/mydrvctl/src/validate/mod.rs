@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Where a boot's report goes; the unit's RuntimeDirectory.
-const BOOT_REPORT: &str = "run/mydrv/validate.json";
+pub const BOOT_REPORT: &str = "run/mydrv/validate.json";
 
 /// What the checks are told.
 struct Context {

@@ -10,6 +10,8 @@ help:
 	@echo 'make test        the suite, on the newest kernel and with every checker; the last line counts (bench/test --help: more)'
 	@echo 'make yocto       the layer under the real bitbake: checks, plans, executes, boots what it wrote (docs/integration.md)'
 	@echo 'make shell       the same guest, interactive (KERNEL=debug: with KASAN, lockdep and others)'
+	@echo 'make ota-demo    updates: a good one is kept, a broken one falls back by itself (docs/ota.md)'
+	@echo 'make test-ota    the tests of updates'
 	@echo 'make bench       measure, and renew the table in docs/performance.md'
 	@echo 'make clean       remove build/; the cache of kernels and root file systems stays'
 	@echo 'make distclean   remove the cache, too: $(cache)'
@@ -28,6 +30,12 @@ yocto:
 shell:
 	@bench/shell --kernel $(KERNEL)
 
+ota-demo:
+	@bench/ota-demo
+
+test-ota:
+	@bench/test-ota
+
 bench:
 	@bench/performance
 
@@ -37,4 +45,4 @@ clean:
 distclean: clean
 	rm -rf $(cache)
 
-.PHONY: help demo test yocto shell bench clean distclean
+.PHONY: help demo test yocto shell ota-demo test-ota bench clean distclean

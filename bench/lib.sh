@@ -400,7 +400,14 @@ make_module() {
 
 # make_image BASE USER_SPACE MODULE SOURCE BUILD VARIANT IMAGE: the guest's disk, an ext4 file system without partitions.
 make_image() {
-    local base=$1 user_space=$2 module=$3 source=$4 kernel=$5 variant=$6 image=$7 root=$7.root
+    local image=$7 root=$7.root
+    populate "${@:1:6}" "$root"
+    finish_image "$root" "$image"
+}
+
+# populate BASE USER_SPACE MODULE SOURCE BUILD VARIANT ROOT: the guest's root file system, as a folder.
+populate() {
+    local base=$1 user_space=$2 module=$3 source=$4 kernel=$5 variant=$6 root=$7
     rm -rf "$root"
     cp -a "$base" "$root"
     # shellcheck disable=SC2046 # one word or none
@@ -409,24 +416,27 @@ make_image() {
     cp -dR --preserve=mode,links "$user_space/." "$top/bench/rootfs/files/." "$root"
     [ "$variant" != debug ] || cp -dR --preserve=mode,links "$top/bench/rootfs/files-debug/." "$root"
     chroot "$root" systemctl enable mydrv-validate.service
-    finish_image "$root" "$image"
+    prepare_root "$root"
 }
 
-# finish_image ROOT IMAGE: as an image recipe does at build time: accounts, enabled units, an identity of its own.
-finish_image() {
-    local root=$1 image=$2
+# prepare_root ROOT: as an image recipe does at build time: accounts, an identity of its own.
+prepare_root() {
+    local root=$1
     echo mydrv >"$root/etc/hostname"
     rm -f "$root/etc/resolv.conf"
     echo 6d796472760000000000000000000001 >"$root/etc/machine-id"
     chroot "$root" systemd-sysusers
-    chroot "$root" systemctl enable bench-mark-good.service bench-job.service
     # What this kernel and this machine have no use for; each costs a second of emulation.
     chroot "$root" systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer getty@tty1.service \
         modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service systemd-pstore.service
     touch "$root/etc/.updated" "$root/var/.updated" # or each boot does systemd's work after an update
+}
 
-    in_root mke2fs -q -t ext4 -L mydrv -d "$root" "$image" 1G
-    rm -rf "$root"
+# finish_image ROOT IMAGE: with the bench's own units; ROOT is used up.
+finish_image() {
+    chroot "$1" systemctl enable bench-mark-good.service bench-job.service
+    in_root mke2fs -q -t ext4 -L mydrv -d "$1" "$2" 1G
+    rm -rf "$1"
 }
 
 # default_series: the kernel series that the bench takes unless told otherwise.
@@ -470,7 +480,7 @@ build() {
     base # it was made beside, in another process; here for its name
     made "root file system for $series, $variant" "$product/rootfs.img" \
         "$(key "$base" "$(cat "$(key_of "$product/module")")" "$build/user-space" "$(modes "$build/user-space")" \
-            "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_image finish_image)")" \
+            "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_image populate prepare_root finish_image)")" \
         make_image "$base" "$build/user-space" "$product/module" "$kernel_source" "$kernel_build" "$variant"
 
     ln -sfn "$kernel_source" "$product/linux"

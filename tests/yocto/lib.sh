@@ -119,7 +119,7 @@ build_by_bitbake() {
     mapfile -t debs < <(find "$work/build/tmp/deploy/deb" -name '*.deb' | grep -vE -e '-(dbg|dev|src|staticdev)_|/kernel-vmlinux' | LC_ALL=C sort)
     product=$work/product
     made "root file system of packages" "$product" \
-        "$(key "$base" "${debs[@]}" "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_product finish_image)")" \
+        "$(key "$base" "${debs[@]}" "$top/bench/rootfs" "$(modes "$top/bench/rootfs")" "$(declare -f make_product prepare_root finish_image)")" \
         make_product "$base" "${debs[@]}"
 }
 
@@ -134,11 +134,12 @@ make_product() {
     # Debian names the owner of useradd otherwise, and needs no package for completions. The base leaves out man pages of Debian's.
     chroot "$root" sh -c 'dpkg --path-include="/usr/share/man/*" --ignore-depends=shadow,bash-completion --install /debs/*.deb'
     rm -r "$root/debs"
-    # The recipes' doing, not finish_image's.
+    # The recipes' doing, not prepare_root's.
     grep -q '^mydrv:' "$root/etc/passwd" || die "the packages did not make the user mydrv"
     [ -L "$root/etc/systemd/system/boot-complete.target.requires/mydrv-validate.service" ] || die "the packages did not enable the check"
     cp "$root"/boot/Image-* "$dir/Image"
     make_machine_dtb "$default_memory" "$root/boot/devicetree/mydrv.dtbo" "$dir/machine.dtb"
     cp -dR --preserve=mode,links "$top/bench/rootfs/files/." "$root"
+    prepare_root "$root"
     finish_image "$root" "$dir/rootfs.img"
 }

@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('MACHINE_FEATURES', 'mydrv-ota', 'rauc-conf-mydrv.inc', '', d)}

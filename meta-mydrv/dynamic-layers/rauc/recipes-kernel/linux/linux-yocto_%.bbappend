@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('MACHINE_FEATURES', 'mydrv-ota', 'linux-mydrv-ota.inc', '', d)}

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Updates that must not be kept: images of version 1.1.0 with one thing broken, as the function's name says."""
+
+import struct
+import subprocess
+
+import guest
+from device import OTA, changed
+
+GOOD = OTA / "1.1.0.ext4"
+OVERLAY = "/boot/devicetree/mydrv.dtbo"
+MIB = 1 << 20
+
+
+def read(path):
+    """A file of the good image."""
+    return subprocess.run(["debugfs", "-R", f"cat {path}", GOOD], capture_output=True, check=True).stdout
+
+
+def module():
+    """Where the driver's module is."""
+    release = next(iter(sorted((OTA / "root/lib/modules").iterdir()))).name
+    found = next((OTA / "root/lib/modules" / release).rglob("mydrv.ko"))
+    return "/usr/lib/modules/" + str(found.relative_to((OTA / "root/lib/modules").resolve()))
+
+
+def replaced(folder, name, target, content, mode=0o100644):
+    source = folder / f"{name}.new"
+    source.write_bytes(content)
+    parent, _, base = target.rpartition("/")
+    commands = [f"rm {target}", f"cd {parent}", f"write {source} {base}", f"sif {base} mode 0{mode:o}"]
+    return changed(GOOD, folder / f"{name}.ext4", *commands)
+
+
+def overlay(folder, name, source):
+    done = subprocess.run(["dtc", "-q", "-@", "-I", "dts", "-O", "dtb"], input=source.encode(), capture_output=True, check=True)
+    return replaced(folder, name, OVERLAY, done.stdout)
+
+
+def overlay_missing(folder):
+    return changed(GOOD, folder / "no-overlay.ext4", f"rm {OVERLAY}")
+
+
+def overlay_without_region(folder):
+    return overlay(folder, "no-region", guest.overlay(guest.buffer("mydrv-buffer", 'label = "buffer0";')))
+
+
+def overlay_of_wrong_size(folder):
+    node = guest.buffer("mydrv-buffer", 'memory-region = <&mydrv_cma>; label = "buffer0";')
+    return overlay(folder, "wrong-size", guest.overlay(node, regions=[guest.region("mydrv_cma", 32 * MIB)]))
+
+
+def module_of_another_kernel(folder):
+    content = read(module())
+    at = content.index(b"vermagic=") + len(b"vermagic=")
+    other = content[:at] + b"0" + content[at + 1 :]
+    return replaced(folder, "vermagic", module(), other)
+
+
+def module_missing(folder):
+    return changed(GOOD, folder / "no-module.ext4", f"rm {module()}")
+
+
+def cli_that_fails(folder):
+    return replaced(folder, "cli", "/usr/bin/mydrvctl", b"#!/bin/sh\nexit 1\n", 0o100755)
+
+
+def kernel_that_panics(folder):
+    """By a unit, as early as there are units; a device needs no more than that from an update to be lost."""
+    unit = folder / "panic.service"
+    unit.write_text(
+        "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n"
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo c >/proc/sysrq-trigger'\n"
+    )
+    units = "/usr/lib/systemd/system"
+    commands = [f"cd {units}", f"write {unit} panic.service", "cd sysinit.target.wants", "symlink panic.service ../panic.service"]
+    return changed(GOOD, folder / "panic.ext4", *commands)
+
+
+def kernel_that_hangs(folder):
+    """An arm64 kernel image (Documentation/arch/arm64/booting.rst) that branches to itself."""
+    image = struct.pack("<IIQQQQQQ4sI", 0x14000000, 0, 0, 64 * 1024, 0xA, 0, 0, 0, b"ARM\x64", 0)
+    return replaced(folder, "hang", "/boot/Image", image.ljust(64 * 1024, b"\0"))
+
+
+def root_that_does_not_mount(folder):
+    """A superblock with a feature that no kernel knows: U-Boot reads the files all the same."""
+    path = changed(GOOD, folder / "no-mount.ext4")
+    with path.open("r+b") as file:
+        file.seek(1024 + 0x60)
+        features = struct.unpack("<I", file.read(4))[0]
+        file.seek(1024 + 0x60)
+        file.write(struct.pack("<I", features | 1 << 30))
+    return path
+
+
+def check_disabled(folder):
+    return changed(
+        GOOD, folder / "disabled.ext4", "rm /etc/systemd/system/boot-complete.target.requires/mydrv-validate.service"
+    )
+
+
+# Each with what the record must say.
+BROKEN = {
+    overlay_missing: r"check \d+ device-tree: .*overlay missing",
+    overlay_without_region: r"check \d+ region",
+    overlay_of_wrong_size: r"check \d+ \S+ .*32 MiB",
+    module_of_another_kernel: r"check \d+ driver",
+    module_missing: r"check \d+ driver",
+    cli_that_fails: r"Result=exit-code ExecMainStatus=1",
+    kernel_that_panics: r"it panicked or restarted",
+    kernel_that_hangs: r"the watchdog ended it",
+    root_that_does_not_mount: r"never got as far .* it panicked or restarted",
+    check_disabled: r"mydrv-validate\.service is disabled",
+}

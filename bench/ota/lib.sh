@@ -170,7 +170,7 @@ make_ota_image() {
 
 # ---- Bundles and the disk
 
-# ota_bundle VERSION IMAGE BUNDLE [COMPATIBLE] [CERTIFICATE KEY]
+# make_ota_bundle VERSION IMAGE BUNDLE [COMPATIBLE] [CERTIFICATE KEY]: as the layer's recipe does, but for the compression, which is the fastest one.
 make_ota_bundle() {
     local version=$1 image=$2 bundle=$3 compatible=${4:-$ota_compatible} work=$3.work
     local certificate=${5:-$ota_keys/signer.cert.pem} key=${6:-$ota_keys/signer.key.pem}
@@ -191,13 +191,14 @@ format=verity
 adaptive=block-hash-index
 filename=rootfs.ext4
 END
-    in_tools env SOURCE_DATE_EPOCH=1767225600 rauc bundle --cert="$certificate" --key="$key" "$work" "$bundle"
+    in_tools env SOURCE_DATE_EPOCH=1767225600 rauc bundle --cert="$certificate" --key="$key" \
+        --mksquashfs-args='-Xcompression-level 1' "$work" "$bundle"
     rm -rf "$work"
 }
 
 # The layer's partitions, as lines NAME SIZE.
 ota_partitions() {
-    sed -n 's/^part .*--part-name \([^ ]*\) .*--fixed-size \([0-9]*\)M.*/\1 \2/p' "$layer/wic/mydrv-ab.wks"
+    sed -n 's/^part .*--part-name \([^ ]*\) .*--fixed-size \([0-9]*\)M.*/\1 \2/p' "$layer/files/wic/mydrv-ab.wks"
 }
 
 # make_ota_disk IMAGE DISK: the factory's: the image in slot A, nothing in slot B, an empty data partition.
@@ -252,7 +253,7 @@ build_ota() {
             "$(key "$(cat "$(key_of "$ota/root")")" "$ota_compatible" "$ota_tries" "$ota_image_mib" "$(declare -f make_ota_image)")" \
             make_ota_image "$version" "$ota/root"
     done
-    made "disk" "$ota/disk.img" "$(key "$(cat "$(key_of "$ota/1.0.0.ext4")")" "$layer/wic" "$(declare -f make_ota_disk)")" \
+    made "disk" "$ota/disk.img" "$(key "$(cat "$(key_of "$ota/1.0.0.ext4")")" "$layer/files/wic" "$(declare -f make_ota_disk)")" \
         make_ota_disk "$ota/1.0.0.ext4"
     made "bundle 1.1.0" "$ota/1.1.0.raucb" "$(key "$(cat "$(key_of "$ota/1.1.0.ext4")")" "$(declare -f make_ota_bundle)")" \
         ota_bundle_of 1.1.0 "$ota/1.1.0.ext4"

@@ -44,7 +44,7 @@ def story(folder):
     try:
         shutil.copy(OTA / "1.1.0.raucb", folder)
         tell("making the broken update 1.2.0: its overlay forgot the memory region")
-        bundle("1.2.0", updates.overlay_without_region(folder), folder / "1.2.0.raucb")
+        bundle(updates.VERSION, updates.overlay_without_region(folder), folder / "1.2.0.raucb")
 
         tell("power on; U-Boot finds no environment and starts with its own")
         device.on()

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import shlex
-import shutil
+import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,9 @@ from labgrid import Environment
 TOP = Path(__file__).resolve().parent.parent.parent
 OTA = Path(os.environ["LG_OTA"])
 FLASH_BYTES = 64 << 20
-# What bench-settled.service says at the end of every boot.
+# Or QEMU would outlive an end by a signal.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+# What the bench's units say at the end of a boot.
 SETTLED = r"bench: slot (\S+), (\S+), (\S+)\r"
 
 

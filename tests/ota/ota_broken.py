@@ -12,7 +12,7 @@ from device import bundle
 @pytest.mark.parametrize("broken", updates.BROKEN, ids=lambda broken: broken.__name__)
 def test_broken_update_is_given_up(device, bundles, server, broken):
     image = broken(bundles)
-    bundle("1.2.0", image, bundles / "broken.raucb")
+    bundle(updates.VERSION, image, bundles / "broken.raucb")
     image.unlink()
     output, status, _ = device.install(server.url("broken.raucb"))
     assert status == 0, output
@@ -20,7 +20,7 @@ def test_broken_update_is_given_up(device, bundles, server, broken):
     slot, failed = device.good()
     assert slot == ("A", "1.0.0")
     # Those that get as far tell it themselves, once for each attempt.
-    assert set(failed) <= {("B", "1.1.0", "failed")} and len(failed) <= int(os.environ["LG_TRIES"])
+    assert set(failed) <= {("B", updates.VERSION, "failed")} and len(failed) <= int(os.environ["LG_TRIES"])
     device.login()
     device.network()
     status = device.status()

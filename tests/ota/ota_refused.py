@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import updates
 from device import OTA, bundle
 
 WORK = OTA / "refused"
@@ -28,17 +27,12 @@ def certificate(name, authority, *options):
     return WORK / f"{name}.pem", WORK / f"{name}.key"
 
 
-def cut(content, size):
-    return content[:size]
-
-
 def flipped(content, at):
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def make(keys):
     """The bundles, in a folder: name, and what RAUC must say."""
-    image = updates.GOOD
     folder = WORK / "media"
     folder.mkdir()
     good = (OTA / "1.1.0.raucb").read_bytes()
@@ -49,15 +43,17 @@ def make(keys):
     shutil.copy(keys / "ca.key.pem", WORK / "ours.key.pem")
     openssl("req", "-x509", "-newkey", "rsa:3072", "-noenc", "-keyout", "theirs.key.pem", "-out", "theirs.cert.pem", "-subj", "/CN=theirs")
     (folder / "unsigned").write_bytes(good[:payload])
-    bundle("1.1.0", image, folder / "wrongly-signed", "mydrv-qemuarm64", *certificate("wrong", "theirs"))
-    expired = certificate("expired", "ours", "-not_before", "20200101000000Z", "-not_after", "20210101000000Z")
-    bundle("1.1.0", image, folder / "expired", "mydrv-qemuarm64", *expired)
-    (folder / "truncated").write_bytes(cut(good, len(good) * 2 // 3))
+    (folder / "truncated").write_bytes(good[: len(good) * 2 // 3])
     (folder / "flipped-in-payload").write_bytes(flipped(good, used // 2))
     (folder / "flipped-in-hash-tree").write_bytes(flipped(good, (used + payload) // 2))
     (folder / "flipped-in-signature").write_bytes(flipped(good, payload + signature // 2))
-    bundle("1.1.0", image, folder / "wrong-compatible", "another-product")
-    bundle("0.9.0", image, folder / "older")
+    small = WORK / "small.ext4"
+    small.write_bytes(os.urandom(1 << 20))
+    bundle("1.1.0", small, folder / "wrongly-signed", "mydrv-qemuarm64", *certificate("wrong", "theirs"))
+    expired = certificate("expired", "ours", "-not_before", "20200101000000Z", "-not_after", "20210101000000Z")
+    bundle("1.1.0", small, folder / "expired", "mydrv-qemuarm64", *expired)
+    bundle("1.1.0", small, folder / "wrong-compatible", "another-product")
+    bundle("0.9.0", small, folder / "older")
     return folder
 
 

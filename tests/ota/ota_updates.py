@@ -4,9 +4,14 @@
 import hashlib
 import re
 import shutil
+import subprocess
 
 import updates
-from device import OTA, bundle, changed
+from device import OTA, TOP, bundle, changed
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def start(device):
@@ -95,13 +100,17 @@ def test_installing_while_mapped(device, bundles, server):
 
 def test_same_inputs_same_payload(bundles):
     """The image and the bundle's payload, made again; only signature and verity's salt differ."""
-    again = bundles / "again.raucb"
-    bundle("1.1.0", OTA / "1.1.0.ext4", again)
+    image, again = bundles / "again.ext4", bundles / "again.raucb"
+    made = subprocess.run([TOP / "bench/ota/image", "1.1.0", image], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert digest(image.read_bytes()) == digest(updates.GOOD.read_bytes())
+    bundle("1.1.0", image, again)
     first, second = (OTA / "1.1.0.raucb").read_bytes(), again.read_bytes()
     # squashfs: bytes_used, at 40, says where the payload ends.
     used = int.from_bytes(first[40:48], "little")
-    assert hashlib.sha256(first[:used]).hexdigest() == hashlib.sha256(second[:used]).hexdigest()
-    print(f"payload {used} bytes of {len(first)}")
+    assert digest(first[:used]) == digest(second[:used])
+    print(f"payload {used} bytes of {len(first)}, image {updates.GOOD.stat().st_size}")
+    image.unlink()
     again.unlink()
 
 

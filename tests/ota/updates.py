@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Updates that must not be kept: images of version 1.1.0 with one thing broken, as the function's name says."""
+"""Updates that must not be kept: images of the good one with one thing broken, as the function's name says."""
 
+import re
 import struct
 import subprocess
 
@@ -10,6 +11,8 @@ from device import OTA, changed
 GOOD = OTA / "1.1.0.ext4"
 OVERLAY = "/boot/devicetree/mydrv.dtbo"
 MIB = 1 << 20
+# What the broken ones call themselves.
+VERSION = "1.2.0"
 
 
 def read(path):
@@ -24,12 +27,21 @@ def module():
     return "/usr/lib/modules/" + str(found.relative_to((OTA / "root/lib/modules").resolve()))
 
 
+def image(folder, name, *commands):
+    """The good image after some of debugfs's commands, with the broken ones' version."""
+    release = folder / f"{name}.release"
+    release.write_bytes(re.sub(rb"IMAGE_VERSION=.*", f"IMAGE_VERSION={VERSION}".encode(), read("/usr/lib/os-release")))
+    path = changed(GOOD, folder / f"{name}.ext4", *commands, "cd /usr/lib", "rm os-release", f"write {release} os-release")
+    release.unlink()
+    return path
+
+
 def replaced(folder, name, target, content, mode=0o100644):
     source = folder / f"{name}.new"
     source.write_bytes(content)
     parent, _, base = target.rpartition("/")
     commands = [f"rm {target}", f"cd {parent}", f"write {source} {base}", f"sif {base} mode 0{mode:o}"]
-    return changed(GOOD, folder / f"{name}.ext4", *commands)
+    return image(folder, name, *commands)
 
 
 def overlay(folder, name, source):
@@ -38,7 +50,7 @@ def overlay(folder, name, source):
 
 
 def overlay_missing(folder):
-    return changed(GOOD, folder / "no-overlay.ext4", f"rm {OVERLAY}")
+    return image(folder, "no-overlay", f"rm {OVERLAY}")
 
 
 def overlay_without_region(folder):
@@ -58,7 +70,7 @@ def module_of_another_kernel(folder):
 
 
 def module_missing(folder):
-    return changed(GOOD, folder / "no-module.ext4", f"rm {module()}")
+    return image(folder, "no-module", f"rm {module()}")
 
 
 def cli_that_fails(folder):
@@ -74,7 +86,7 @@ def kernel_that_panics(folder):
     )
     units = "/usr/lib/systemd/system"
     commands = [f"cd {units}", f"write {unit} panic.service", "cd sysinit.target.wants", "symlink panic.service ../panic.service"]
-    return changed(GOOD, folder / "panic.ext4", *commands)
+    return image(folder, "panic", *commands)
 
 
 def kernel_that_hangs(folder):
@@ -85,7 +97,7 @@ def kernel_that_hangs(folder):
 
 def root_that_does_not_mount(folder):
     """A superblock with a feature that no kernel knows: U-Boot reads the files all the same."""
-    path = changed(GOOD, folder / "no-mount.ext4")
+    path = image(folder, "no-mount")
     with path.open("r+b") as file:
         file.seek(1024 + 0x60)
         features = struct.unpack("<I", file.read(4))[0]
@@ -95,9 +107,12 @@ def root_that_does_not_mount(folder):
 
 
 def check_disabled(folder):
-    return changed(
-        GOOD, folder / "disabled.ext4", "rm /etc/systemd/system/boot-complete.target.requires/mydrv-validate.service"
-    )
+    return image(folder, "disabled", "rm /etc/systemd/system/boot-complete.target.requires/mydrv-validate.service")
+
+
+def data_that_does_not_mount(folder):
+    unit = "/usr/lib/systemd/system/data.mount"
+    return replaced(folder, "no-data", unit, read(unit).replace(b"Type=ext4", b"Type=vfat"))
 
 
 # Each with what the record must say.
@@ -111,5 +126,6 @@ BROKEN = {
     kernel_that_panics: r"it panicked or restarted",
     kernel_that_hangs: r"the watchdog ended it",
     root_that_does_not_mount: r"never got as far .* it panicked or restarted",
+    data_that_does_not_mount: r"never got as far as to mount the data partition",
     check_disabled: r"mydrv-validate\.service is disabled",
 }

@@ -5,6 +5,7 @@ HOMEPAGE = "https://example.com/meta-mydrv"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
+FILESEXTRAPATHS:prepend := "${THISDIR}:"
 SRC_URI = "file://mydrv-ota"
 
 S = "${UNPACKDIR}/mydrv-ota"

@@ -58,13 +58,13 @@ def make(keys):
 
 
 REFUSED = {
-    "unsigned": "signature",
+    "unsigned": "Signature size is 0",
     "wrongly-signed": "signature verification failed",
     "expired": "certificate has expired",
-    "truncated": "signature",
-    "flipped-in-payload": "(damaged|I/O error|Input/output error|Pre-install handler)",
-    "flipped-in-hash-tree": "(damaged|I/O error|Input/output error|Pre-install handler|mount)",
-    "flipped-in-signature": "signature",
+    "truncated": "Signature size .* exceeds bundle size",
+    "flipped-in-payload": "Pre-install handler error",
+    "flipped-in-hash-tree": "Pre-install handler error",
+    "flipped-in-signature": "Signature data is no valid CMS",
     "wrong-compatible": "Compatible mismatch: Expected 'mydrv-qemuarm64' but bundle manifest has 'another-product'",
     "older": "Version mismatch: Expected at least '1.0.0'",
 }

@@ -23,8 +23,9 @@ def mydrv_ota_key_errors(d, names):
     errors = []
     for name in names:
         path = d.getVar(name)
-        if not path:
-            errors.append('%s is not set. For development, scripts/mydrv-dev-keys of meta-mydrv makes keys and prints the lines for local.conf; for '
+        # meta-rauc's default is the name of a file without certificates.
+        if not path or not os.path.isabs(path):
+            errors.append('%s is not set to the path of a file. For development, scripts/mydrv-dev-keys of meta-mydrv makes keys and prints the lines for local.conf; for '
                           'products see docs/ota.md, "Keys".' % name)
         elif not os.path.isfile(path):
             errors.append('%s = "%s": no such file.' % (name, path))

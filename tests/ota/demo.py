@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import updates
-from device import OTA, Device, Server, bundle
+from device import OTA, SETTLED, Device, Server, bundle
 
 BEGAN = time.monotonic()
 
@@ -33,9 +33,12 @@ def expect(found, wanted, what):
 def boots(device):
     """Tells of each boot until one is good, and returns that one's slot and version."""
     while True:
-        slot, version, outcome = device.settled()
-        tell(f"booted slot {slot}, {version}: {outcome}")
-        if outcome == "good":
+        groups = device.expect(rf"Slot (\S); attempts left: (A \S+, B \S+); order|{SETTLED}", 600).groups()
+        chosen, left, slot, version, outcome = (group and group.decode() for group in groups)
+        if chosen:
+            tell(f"U-Boot chooses slot {chosen}; attempts left: {left}")
+        elif outcome == "good":
+            tell(f"slot {slot}, {version}: good")
             return slot, version
 
 

@@ -21,4 +21,7 @@ RAUC_SLOT_rootfs[rename] = "rootfs.ext4"
 python mydrv_ota_keys() {
     mydrv_ota_require_keys(d, 'RAUC_KEY_FILE RAUC_CERT_FILE RAUC_KEYRING_FILE')
 }
+# First of all, and when it counts.
+do_fetch[prefuncs] += "mydrv_ota_keys"
 do_bundle[prefuncs] += "mydrv_ota_keys"
+mydrv_ota_keys[vardeps] += "RAUC_KEY_FILE RAUC_CERT_FILE RAUC_KEYRING_FILE MYDRV_OTA_RELEASE"

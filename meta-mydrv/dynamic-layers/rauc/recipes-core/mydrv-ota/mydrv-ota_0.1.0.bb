@@ -2,6 +2,7 @@
 SUMMARY = "Update policy: a slot is good only if the mydrv check passed"
 DESCRIPTION = "Units and their script: records what became of each slot, restarts a slot on trial that fails its check, and arms the watchdog."
 HOMEPAGE = "https://example.com/meta-mydrv"
+SECTION = "base"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 

@@ -2,6 +2,10 @@
 SUMMARY = "Update of the mydrv image"
 DESCRIPTION = "A signed RAUC bundle: kernel, module, overlay and root file system in one image, with an index for adaptive downloads."
 HOMEPAGE = "https://example.com/meta-mydrv"
+SECTION = "base"
+LICENSE = "MIT"
+
+SRC_URI = ""
 
 inherit bundle features_check mydrv-ota
 
@@ -18,6 +22,7 @@ RAUC_SLOT_rootfs[fstype] = "ext4"
 RAUC_SLOT_rootfs[adaptive] = "block-hash-index"
 RAUC_SLOT_rootfs[rename] = "rootfs.ext4"
 
+mydrv_ota_keys[doc] = "Stops a build that has no key, or a release that has a development key."
 python mydrv_ota_keys() {
     mydrv_ota_require_keys(d, 'RAUC_KEY_FILE RAUC_CERT_FILE RAUC_KEYRING_FILE')
 }

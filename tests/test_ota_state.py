@@ -5,8 +5,9 @@ import os
 import subprocess
 
 import pytest
-from device import TOP
+from guest import TOP
 
+pytestmark = pytest.mark.source
 SCRIPT = TOP / "meta-mydrv/dynamic-layers/rauc/recipes-core/mydrv-ota/mydrv-ota/ota-state"
 
 
@@ -48,6 +49,7 @@ class System:
 @pytest.mark.parametrize(
     ("last", "bootstatus", "reason"),
     [
+        (None, "", "it never got as far as to mount the data partition; no watchdog tells whether it hung"),
         (None, "0", "it never got as far as to mount the data partition; no watchdog reset was seen: it panicked or restarted"),
         (None, "32", "it never got as far as to mount the data partition; the watchdog ended it: it hung"),
         ("outcome=started\nversion=1.2.0\n", "32", "it started and did not finish its check; the watchdog ended it: it hung"),

@@ -3,7 +3,6 @@
 
 import time
 from base64 import b64encode
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,8 @@ from guest import buffer, overlay, region
 
 # What other commands run: `make yocto` in bitbake's root, `make test-ota` on a machine of its own.
 collect_ignore = ["ota", "yocto"]
+
+pytest_plugins = ["tally"]
 
 MIB = 1 << 20
 
@@ -38,9 +39,6 @@ PRODUCT = "buffer0"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--tally", metavar="FILE", help="add the numbers of passed, failed and skipped tests to FILE")
-
-
     parser.addoption("--deadline", metavar="TIME", type=int, default=0, help="skip what begins later than TIME, in seconds since 1970; 0: never")
 
 
@@ -49,14 +47,6 @@ def pytest_runtest_setup(item):
     deadline = item.config.getoption("deadline")
     if deadline and time.time() > deadline:
         pytest.skip("the time of MYDRV_TEST_MINUTES is over")
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    path = config.getoption("tally")
-    if path:
-        count = {kind: len(terminalreporter.stats.get(kind, ())) for kind in ("passed", "failed", "error", "skipped")}
-        with Path(path).open("a") as tally:
-            print(count["passed"], count["failed"] + count["error"], count["skipped"], file=tally)
 
 
 @pytest.hookimpl(tryfirst=True)

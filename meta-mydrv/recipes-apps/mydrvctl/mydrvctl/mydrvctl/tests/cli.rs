@@ -481,7 +481,7 @@ fn with_slots(name: &str, rauc: &str) -> System {
 
 fn status(system: &System, arguments: &[&str]) -> Output {
     let path = format!("{}:{}", system.0.join("bin").display(), std::env::var("PATH").unwrap());
-    Command::new(env!("CARGO_BIN_EXE_mydrvctl"))
+    Command::new(program())
         .arg("--root")
         .arg(&system.0)
         .args(arguments)

@@ -2,6 +2,7 @@
 """What bitbake wrote when it executed the recipes (build_by_bitbake of lib.sh): packages, kernel configuration, the same bytes twice."""
 
 import filecmp
+import json
 import re
 import shutil
 import subprocess
@@ -81,6 +82,28 @@ def test_rust_of_the_kernel_came_from_the_layers_own_bindgen():
 def test_licence_is_recorded(recipe, license):
     info = next((WORK / "build/tmp/deploy/licenses").rglob(f"{recipe}/recipeinfo")).read_text()
     assert f"LICENSE: {license}\n" in info, info
+
+
+def spdx(name):
+    """The elements of one document of the SBOM (SPDX 3)."""
+    return json.loads(next((WORK / "build/tmp/deploy/spdx").rglob(f"{name}.spdx.json")).read_text())["@graph"]
+
+
+def test_sbom_has_the_packages():
+    for name in ("kernel-module-mydrv-*", "mydrv-overlay", "mydrvctl", "mydrvctl-validate"):
+        packages = [element for element in spdx(f"packages/package-{name}") if element["type"] == "software_Package"]
+        assert len(packages) == 1 and packages[0]["software_packageVersion"], packages
+
+
+def test_sbom_has_every_crate_and_its_origin():
+    crates = {
+        element["name"]: element["software_downloadLocation"] for element in spdx("builds/build-mydrvctl")
+        if element["type"] == "software_Package" and element["name"].endswith(".crate")
+    }
+    locked = re.findall(r'^name = "(.*)"\nversion = "(.*)"\nsource = ', (LAYER / "recipes-apps/mydrvctl/mydrvctl/Cargo.lock").read_text(), re.M)
+    assert len(locked) > 20
+    assert set(crates) == {f"{name}-{version}.crate" for name, version in locked}
+    assert all(location.startswith("https://") for location in crates.values())
 
 
 def test_image_for_runqemu_has_the_overlay_in_its_tree():

@@ -54,11 +54,12 @@ def shell(line, files=OFFLINE, build=None):
 
 @pytest.fixture
 def bench(tmp_path):
-    """A function that runs bitbake in the configuration that executes the recipes, with lines of configuration before (MACHINE = …) and after it."""
+    """A function that runs bitbake in the configuration that executes the recipes, with lines of configuration before (MACHINE = …) and after it.
+    In a directory of its own, since bitbake takes away what a configuration no longer has."""
 
-    def bench(arguments, after="", before=""):
+    def bench(arguments, after="", before="", build="build-wrong"):
         for name, text in (("before", before), ("after", after)):
             (tmp_path / f"{name}.conf").write_text(text + "\n")
-        return shell(f"bitbake -r {tmp_path}/before.conf -R {tmp_path}/after.conf {arguments}", BENCH, "build")
+        return shell(f"bitbake -r {tmp_path}/before.conf -R {tmp_path}/after.conf {arguments}", BENCH, build)
 
     return bench

@@ -113,12 +113,11 @@ def test_image_for_runqemu_has_the_overlay_in_its_tree():
 
 def test_size_is_one_variable(bench):
     """It reaches the overlay and what the boot's check expects."""
-    bench("mydrv-overlay", 'MYDRV_CMA_SIZE = "0x8000000"').good()
-    deb = package("mydrv-overlay_")
+    bench("mydrv-overlay", 'MYDRV_CMA_SIZE = "0x8000000"', build="build-size").good()
+    deb = package("mydrv-overlay_", WORK / "build-size/tmp/deploy/deb")
     assert "buffer0=0x8000000" in run("sh", "-c", f"dpkg-deb --fsys-tarfile {deb} | tar -xO ./usr/lib/systemd/system/mydrv-validate.service.d/size.conf")
     tree = run("sh", "-c", f"dpkg-deb --fsys-tarfile {deb} | tar -xO ./boot/devicetree/mydrv.dtbo | dtc -q -I dtb -O dts")
     assert "size = <0x00 0x8000000>;" in tree
-    bench("mydrv-overlay").good()
 
 
 def test_raspberry_pi_overlay_is_executed():

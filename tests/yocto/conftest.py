@@ -12,6 +12,7 @@ WORK = TOP / "build/yocto"
 LAYERS = WORK / "layers"
 OFFLINE = "kas.yml:tests/yocto/offline.yml"
 BENCH = "kas.yml:tests/yocto/bench.yml"
+UPDATE = "kas.yml:tests/yocto/update.yml"
 
 # tests/tally.py
 pytest_plugins = ["tally"]
@@ -48,7 +49,7 @@ def kas(*arguments, build="build"):
 
 def shell(line, files=OFFLINE, build=None):
     """A command line in bitbake's environment."""
-    build = build or {OFFLINE: "plan", BENCH: "build"}[files]
+    build = build or {OFFLINE: "plan", BENCH: "build", UPDATE: "build-update"}[files]
     return kas("shell", files, "-c", line, build=build)
 
 

@@ -2,8 +2,8 @@
 # Shared by what runs bitbake: its root, the layers, and bitbake itself, as an ordinary user.
 # shellcheck shell=bash
 step_lib=${BASH_SOURCE[0]}
-# shellcheck source=../../bench/lib.sh
-source "$(dirname "$step_lib")/../../bench/lib.sh"
+# shellcheck source=../../bench/ota/lib.sh
+source "$(dirname "$step_lib")/../../bench/ota/lib.sh"
 step_lib=$top/tests/yocto/lib.sh
 
 yocto=$top/tests/yocto
@@ -60,7 +60,7 @@ kas() {
 # layers: makes sure of the layers, at the commits that the kas files pin; where they cannot be had, ends with status 77 and says why.
 layers() {
     mkdir -p "$work/home" "$work/layers" "$yocto_cache"
-    step "layers" kas checkout "kas.yml:kas/raspberrypi4-64.yml" && return
+    step "layers" kas checkout "kas.yml:kas/raspberrypi4-64.yml:kas/ota.yml" && return
     grep -q 'Command .*git .* failed' "$logs/layers.log" || exit 1
     cat <<END
 
@@ -98,6 +98,19 @@ bench_conf() {
 BENCH_LINUX_VERSION = "$version"
 BENCH_LINUX_SOURCE = "$kernel_source"
 BENCH_LINUX_BUILD = "$work/linux"
+END
+}
+
+# update_conf: what meta-bench has to know of updates; the image is the bench's, and so are the keys.
+update_conf() {
+    build_ota
+    cat >"$work/update.conf" <<END
+BENCH_UPDATE = "$ota/1.1.0.ext4"
+MYDRV_OTA_VERSION = "1.1.0"
+MYDRV_OTA_TRIES = "$ota_tries"
+RAUC_KEY_FILE = "$ota_keys/signer.key.pem"
+RAUC_CERT_FILE = "$ota_keys/signer.cert.pem"
+RAUC_KEYRING_FILE = "$ota_keys/ca.cert.pem"
 END
 }
 

@@ -12,10 +12,15 @@ from conftest import BENCH, LAYERS, OFFLINE, TOP, WORK, kas, shell
 
 LAYER = TOP / "meta-mydrv"
 RASPBERRY = f"{OFFLINE}:kas/raspberrypi4-64.yml"
+OTA = f"{OFFLINE}:kas/ota.yml"
 CORE = f"{OFFLINE}:tests/yocto/core.yml"
 RECIPES = "mydrv mydrv-overlay mydrvctl packagegroup-mydrv mydrv-image"
 TOOLCHAIN = "rust-src-bin-native bindgen-bin-native libclang-bin-native"
-MACHINES = {"qemuarm64": (OFFLINE, "plan", "linux-yocto"), "raspberrypi4-64": (RASPBERRY, "plan-raspberrypi4-64", "linux-raspberrypi")}
+MACHINES = {
+    "qemuarm64": (OFFLINE, "plan", "linux-yocto"),
+    "raspberrypi4-64": (RASPBERRY, "plan-raspberrypi4-64", "linux-raspberrypi"),
+    "updates": (OTA, "plan-ota", "linux-yocto mydrv-ota rauc-conf u-boot mydrv-bundle"),
+}
 FRAGMENTS = sorted(path.name for path in (TOP / "kas").glob("*.yml"))
 
 
@@ -30,15 +35,15 @@ def test_parses_without_a_warning(machine):
 
 
 def test_each_recipe_has_an_environment_without_a_warning(machine):
-    files, build, kernel = machine
-    for recipe in f"{RECIPES} {TOOLCHAIN} {kernel} make-mod-scripts".split():
+    files, build, more = machine
+    for recipe in f"{RECIPES} {TOOLCHAIN} {more} make-mod-scripts".split():
         output = shell(f"bitbake -e {recipe} | grep -E '^(WARNING|ERROR|PN=)'", files, build).without_complaint()
         assert f'PN="{recipe}"' in output, output
 
 
-def plan(files, build, options=""):
-    """The recipes and the number of tasks of the image."""
-    output = shell(f"bitbake {options} -n mydrv-image", files, build).without_complaint()
+def plan(files, build, target="mydrv-image", options=""):
+    """The recipes and the number of tasks of what is built."""
+    output = shell(f"bitbake {options} -n {target}", files, build).without_complaint()
     recipes = set(re.findall(r"Running (?:setscene )?task \d+ of \d+ \((?:\w+:)*(\S+\.bb):do_", output))
     return recipes, int(re.search(r"Attempted (\d+) tasks", output)[1])
 
@@ -53,18 +58,18 @@ def record(name, text):
 
 
 def test_plan_builds_no_compiler_of_rust(machine):
-    files, build, kernel = machine
-    recipes, tasks = plan(files, build)
+    files, build, more = machine
+    recipes, tasks = plan(files, build, "mydrv-bundle" if build == "plan-ota" else "mydrv-image")
     record(build, f"{len(recipes)} recipes, {tasks} tasks with meta-rust-bin's compiler")
     assert not from_source(recipes)
-    for part in (kernel, "mydrv_", "mydrv-overlay", "mydrvctl", "rust-bin-cross", "rust-src-bin", "bindgen-bin", "libclang-bin"):
+    for part in (*more.split(), "mydrv_", "mydrv-overlay", "mydrvctl", "rust-bin-cross", "rust-src-bin", "bindgen-bin", "libclang-bin"):
         assert any(f"/{part}" in path for path in recipes), f"{part} is not in the plan"
 
 
 def test_plan_with_oe_cores_own_compiler(tmp_path):
     """One variable goes back; the number of tasks stands beside the other."""
     (tmp_path / "rust.conf").write_text('MYDRV_RUST = "oe-core"\n')
-    recipes, tasks = plan(OFFLINE, "plan-oe-core", f"-R {tmp_path}/rust.conf")
+    recipes, tasks = plan(OFFLINE, "plan-oe-core", options=f"-R {tmp_path}/rust.conf")
     record("plan-oe-core", f"{len(recipes)} recipes, {tasks} tasks with OE-Core's own, from source: {', '.join(from_source(recipes))}")
     assert from_source(recipes)
     assert not any("meta-rust-bin" in path or "-bin-native" in path for path in recipes)
@@ -79,15 +84,16 @@ def test_both_plans_are_told_in_the_documentation():
 
 
 def test_any_image_takes_the_feature(tmp_path, machine):
-    """IMAGE_FEATURES brings packages and boot files; without it the same image has neither."""
+    """IMAGE_FEATURES brings packages and what boots with the overlay; without it the same image has neither."""
     files, build, _ = machine
+    boots_by = {"plan": "devicetree/qemuarm64-mydrv.dtb", "plan-raspberrypi4-64": "devicetree/mydrv.dtbo;overlays/mydrv.dtbo", "plan-ota": "mydrv-ota"}
     names = ("FEATURE_INSTALL", "QB_DTB", "IMAGE_BOOT_FILES")
     found = []
     for name, line in (("with", 'IMAGE_FEATURES:append:pn-core-image-minimal = " mydrv"'), ("without", "")):
         (tmp_path / f"{name}.conf").write_text(line + "\n")
         output = shell(f"bitbake -R {tmp_path}/{name}.conf -e core-image-minimal", files, build).good()
         found.append(" ".join(re.findall(rf'^(?:{"|".join(names)})="(.*)"$', output, re.M)))
-    assert "packagegroup-mydrv" in found[0] and re.search(r"mydrv\.dtbo?\b", found[0]), found
+    assert "packagegroup-mydrv" in found[0] and boots_by[build] in found[0], found
     assert "mydrv" not in found[1], found
 
 
@@ -136,8 +142,8 @@ def test_yocto_check_layer_alone():
 
 
 def test_yocto_check_layer_beside_all_that_it_extends():
-    """Adding the layer, feature off, changes no signature of meta-rust-bin's and meta-raspberrypi's recipes either."""
-    beside = f"{mended(WORK / 'newer/meta-rust-bin')} {LAYERS}/meta-raspberrypi"
+    """Adding the layer, feature off, changes no signature of the recipes of meta-rust-bin, meta-raspberrypi and meta-rauc either."""
+    beside = f"{mended(WORK / 'newer/meta-rust-bin')} {LAYERS}/meta-raspberrypi {LAYERS}/meta-rauc"
     assert "... PASS" in check_layer("check-beside", f"bitbake-layers add-layer {beside} &&").without_complaint()
 
 

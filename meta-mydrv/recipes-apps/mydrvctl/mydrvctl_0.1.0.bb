@@ -19,7 +19,7 @@ S = "${UNPACKDIR}/mydrvctl"
 
 # nooelint: oelint.file.requirenotfound
 require mydrvctl-${MYDRV_RUST}.inc
-inherit bash-completion cargo-update-recipe-crates features_check ptest systemd useradd
+inherit bash-completion cargo-update-recipe-crates features_check mydrv-local-source ptest systemd useradd
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 

@@ -12,7 +12,7 @@ DEPENDS:append:qemuarm64 = " qemu-system-native"
 FILESEXTRAPATHS:prepend := "${THISDIR}:"
 SRC_URI = "file://mydrv-overlay"
 
-inherit devicetree features_check
+inherit devicetree features_check mydrv-local-source
 
 S = "${UNPACKDIR}/mydrv-overlay"
 

@@ -16,7 +16,7 @@ SRC_URI = "file://mydrv \
 
 S = "${UNPACKDIR}/mydrv"
 
-inherit module-rust features_check
+inherit module-rust features_check mydrv-local-source
 
 REQUIRED_MACHINE_FEATURES = "mydrv"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 SUMMARY = "Update of the mydrv image"
 DESCRIPTION = "A signed RAUC bundle: kernel, module, overlay and root file system in one image, with an index for adaptive downloads."
-HOMEPAGE = "https://example.com/meta-mydrv"
+HOMEPAGE = "https://mydrv.example"
 SECTION = "base"
 LICENSE = "MIT"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 SUMMARY = "Update policy: a slot is good only if the mydrv check passed"
 DESCRIPTION = "Units and their script: records what became of each slot, restarts a slot on trial that fails its check, and arms the watchdog."
-HOMEPAGE = "https://example.com/meta-mydrv"
+HOMEPAGE = "https://mydrv.example"
 SECTION = "base"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
@@ -11,7 +11,7 @@ SRC_URI = "file://mydrv-ota"
 
 S = "${UNPACKDIR}/mydrv-ota"
 
-inherit features_check systemd
+inherit features_check mydrv-local-source systemd
 
 REQUIRED_DISTRO_FEATURES = "rauc systemd"
 

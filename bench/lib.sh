@@ -512,9 +512,8 @@ publish() {
 
 # ---- The tests' own tools
 
-# test_tools: makes sure of pytest and labgrid, and points venv at them.
+# test_tools: makes sure of what the tests run on.
 test_tools() {
-    venv=$cache/venv-$(key "$top/tests/requirements.txt" "${toolchain##*/}" "$(declare -f make_venv)")
     cached "test tools" "$venv" make_venv
 }
 
@@ -522,3 +521,4 @@ make_venv() {
     in_root python3 -m venv "$1"
     in_root "$1/bin/pip" install --disable-pip-version-check --no-deps -r "$top/tests/requirements.txt"
 }
+venv=$cache/venv-$(key "$top/tests/requirements.txt" "${toolchain##*/}" "$(declare -f make_venv)")

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: MIT
 """What can be told of the layer without bitbake; `make yocto` has the rest."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
+from kas.configschema import CONFIGSCHEMA
 
 from guest import TOP
 
@@ -62,6 +69,20 @@ def test_layer_is_self_contained():
                 start = path.parent if "THISDIR" in word else LAYER
                 assert (start / word.split("}/", 1)[1].split("*")[0]).resolve().is_relative_to(LAYER), f"{path}: {word}"
         assert not path.is_symlink() or path.resolve().is_relative_to(LAYER), path
+
+
+@pytest.mark.parametrize("path", [TOP / "kas.yml", *sorted((TOP / "kas").glob("*.yml")), *sorted((TOP / "tests/yocto").glob("*.yml"))], ids=lambda path: path.name)
+def test_kas_file_keeps_to_the_schema(path):
+    jsonschema.validate(yaml.safe_load(path.read_text()), CONFIGSCHEMA)
+
+
+def test_style_has_no_findings():
+    """What suppresses a rule is in oelint.cfg, with its reason."""
+    recipes = [str(path) for pattern in ("*.bb", "*.bbappend", "*.inc", "*.bbclass", "layer.conf") for path in sorted(LAYER.rglob(pattern))]
+    env = {**os.environ, "OELINT_CONFIG": str(TOP / "tests/oelint.cfg")}
+    oelint = Path(sys.executable).with_name("oelint-adv")
+    done = subprocess.run([oelint, "--quiet", *recipes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    assert done.returncode == 0 and not done.stdout.strip(), done.stdout
 
 
 def test_what_the_layer_pins_is_a_commit():

@@ -33,28 +33,16 @@ as_user() {
 
 # ---- kas, which has the layers and writes bitbake's configuration
 
-yocto_venv=$cache/yocto-venv-$(key "$yocto/requirements.txt" "${bitbake_root##*/}")
-
-yocto_tools() {
-    cached "kas, pytest, oelint" "$yocto_venv" make_yocto_venv
-}
-
-make_yocto_venv() {
-    local toolchain=$bitbake_root
-    in_root python3 -m venv "$1"
-    in_root "$1/bin/pip" install --disable-pip-version-check --no-deps -r "$yocto/requirements.txt"
-}
-
 # with_kas COMMAND...: as an ordinary user, with the environment of kas; the layers are in $work/layers.
 with_kas() {
     as_user env HOME="$work/home" LANG=en_US.UTF-8 GIT_TERMINAL_PROMPT=0 KAS_WORK_DIR="$work/layers" KAS_BUILD_DIR="$work/build" \
         KAS_PREMIRRORS="${MYDRV_LAYER_MIRROR:+https://github\\.com/([^/]+)/([^/]+) $MYDRV_LAYER_MIRROR}" \
         DL_DIR="$yocto_cache/downloads" SSTATE_DIR="$yocto_cache/sstate" \
-        PATH="$yocto_venv/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"
+        PATH="$venv/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"
 }
 
 kas() {
-    with_kas "$yocto_venv/bin/kas" --log-level warning "$@"
+    with_kas "$venv/bin/kas" --log-level warning "$@"
 }
 
 # layers: makes sure of the layers, at the commits that the kas files pin; where they cannot be had, ends with status 77 and says why.
@@ -76,7 +64,7 @@ yocto_setup() {
     host_setup
     toolchain_root
     bitbake_root
-    yocto_tools
+    test_tools
     layers
 }
 

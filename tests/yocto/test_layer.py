@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The layer as an integrator's bitbake sees it: parsing, plans, signatures, style."""
+"""The layer as an integrator's bitbake sees it: parsing, plans, signatures."""
 
-import os
 import re
 import shutil
-import subprocess
 
 import pytest
 
@@ -109,13 +107,6 @@ def test_kas_takes_every_combination(fragments):
 
 def test_team_fragment_asks_for_its_server(tmp_path):
     shell("bitbake -p", f"{OFFLINE}:kas/team.yml", "team").refused("set TEAM_SERVER")
-
-
-def test_style_has_no_findings():
-    recipes = [str(path) for pattern in ("*.bb", "*.bbappend", "*.inc", "*.bbclass", "layer.conf") for path in sorted(LAYER.rglob(pattern))]
-    env = {**os.environ, "OELINT_CONFIG": str(TOP / "tests/yocto/oelint.cfg")}
-    done = subprocess.run(["oelint-adv", "--quiet", *recipes], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
-    assert done.returncode == 0 and not done.stdout.strip(), done.stdout
 
 
 def mended(path):

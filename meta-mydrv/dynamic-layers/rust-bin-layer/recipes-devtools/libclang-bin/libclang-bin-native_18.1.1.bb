@@ -2,6 +2,7 @@
 SUMMARY = "libclang, as its project's Python wheel has it"
 DESCRIPTION = "What bindgen reads the kernel's headers with. OE-Core's clang-native would build LLVM from source for it."
 HOMEPAGE = "https://clang.llvm.org"
+SECTION = "devel"
 LICENSE = "Apache-2.0-with-LLVM-exception"
 LIC_FILES_CHKSUM = "file://libclang-${PV}.dist-info/LICENSE.TXT;md5=ff42885ed2ab98f1ecb8c1fc41205343"
 
@@ -17,7 +18,6 @@ inherit pypi
 inherit_defer native
 
 S = "${UNPACKDIR}/${BP}"
-SECTION = "devel"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"

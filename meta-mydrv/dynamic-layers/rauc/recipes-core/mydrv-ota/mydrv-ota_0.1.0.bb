@@ -17,6 +17,8 @@ REQUIRED_DISTRO_FEATURES = "rauc systemd"
 
 SYSTEMD_SERVICE:${PN} = "data.mount mydrv-ota-begin.service"
 
+do_compile[noexec] = "1"
+
 do_install() {
     oe_runmake install DESTDIR=${D} PREFIX=${prefix} SYSCONFDIR=${sysconfdir} UNITDIR=${systemd_system_unitdir}
 }

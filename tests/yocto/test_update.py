@@ -33,7 +33,7 @@ def test_manifest_is_the_benchs():
     for free in ("description", "build"):
         del ours["update"][free], theirs["update"][free]
     assert ours == theirs
-    assert ours["bundle"]["format"] == "verity" and ours["image.rootfs"]["adaptive"] == "block-hash-index"
+    assert ours["bundle"]["format"] == "verity" and ours["image.rootfs"]["adaptive"].startswith("block-hash-index")
 
 
 @pytest.mark.parametrize("recipe", ["mydrv-ota", "rauc-conf"])
@@ -41,7 +41,9 @@ def test_packages_hold_what_the_benchs_devices_run(recipe, tmp_path):
     """Every file of the package, and where a link leads, is in the root file system that tests/ota updates."""
     deb = next((BUILD / "tmp/deploy/deb").glob(f"*/{recipe}_*.deb"))
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
-    root, names = OTA / "root", [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if not path.is_dir() or path.is_symlink()]
+    # What enables units is systemd.bbclass's, or Debian's systemctl.
+    found = [path for path in tmp_path.rglob("*") if (not path.is_dir() or path.is_symlink()) and path.suffix != ".preset"]
+    root, names = OTA / "root", [path.relative_to(tmp_path) for path in found]
     assert names
     image = tmp_path / "system.conf"
     for name in names:

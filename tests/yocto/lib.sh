@@ -89,10 +89,12 @@ BENCH_LINUX_BUILD = "$work/linux"
 END
 }
 
-# update_conf: what meta-bench has to know of updates; the image is the bench's, and so are the keys.
+# update_conf: what meta-bench has to know of updates; image and keys are the bench's, and U-Boot's source is Debian's.
 update_conf() {
     build_ota
+    made "copy of U-Boot" "$work/u-boot" "$uboot_source" cp -a "$uboot_source"
     cat >"$work/update.conf" <<END
+BENCH_UBOOT_SOURCE = "$work/u-boot"
 BENCH_UPDATE = "$ota/1.1.0.ext4"
 MYDRV_OTA_VERSION = "1.1.0"
 MYDRV_OTA_TRIES = "$ota_tries"

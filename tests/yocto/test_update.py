@@ -16,7 +16,7 @@ BUNDLE = BUILD / "tmp/deploy/images/qemuarm64/mydrv-bundle-qemuarm64.raucb"
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    return shell("bitbake mydrv-bundle mydrv-ota rauc-conf", UPDATE).without_complaint()
+    return shell("bitbake mydrv-bundle mydrv-ota rauc-conf u-boot", UPDATE).without_complaint()
 
 
 def manifest(bundle):
@@ -57,6 +57,21 @@ def test_packages_hold_what_the_benchs_devices_run(recipe, tmp_path):
         else:
             assert filecmp.cmp(mine, other, shallow=False), name
             assert mine.stat().st_mode & 0o777 == other.stat().st_mode & 0o777 or other is image, name
+
+
+def test_boot_loader_has_the_script_and_its_options():
+    """The layer's append, executed on the source that the bench compiles, too."""
+    images = BUNDLE.parent
+    program = (images / "u-boot.bin").read_bytes()
+    for word in (b"BOOT_ORDER=A B", b"BOOT_A_LEFT", b"rauc.slot="):
+        assert word in program, word
+    config = set((BUILD / "tmp/u-boot/.config").read_text().splitlines())
+    recipe = TOP / "meta-mydrv/dynamic-layers/rauc/recipes-bsp/u-boot/u-boot"
+    lines = [line for path in recipe.glob("*.cfg") for line in path.read_text().splitlines() if "CONFIG_" in line and "=n" not in line]
+    assert len(lines) > 8
+    assert not [line for line in lines if line not in config]
+    flash = (images / "u-boot-env.img").read_bytes()
+    assert len(flash) == 64 << 20 and not flash.strip(b"\xff")
 
 
 WRONG = {

@@ -7,11 +7,11 @@ cache := $(or $(MYDRV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mydrv)
 help:
 	@echo 'make demo        build everything, boot it in QEMU, show the verdict of the boot and of mydrvctl'
 	@echo 'make demo FROM=yocto  the same from the packages that bitbake writes of the layer'
-	@echo 'make test        the suite, on the newest kernel and with every checker; the last line counts (bench/test --help: more)'
+	@echo 'make test        the suite: on the newest kernel, with every checker, updates; the last line counts (bench/test --help: more)'
 	@echo 'make yocto       the layer under the real bitbake: checks, plans, executes, boots what it wrote (docs/integration.md)'
 	@echo 'make shell       the same guest, interactive (KERNEL=debug: with KASAN, lockdep and others)'
 	@echo 'make ota-demo    updates: a good one is kept, a broken one falls back by itself (docs/ota.md)'
-	@echo 'make test-ota    the tests of updates'
+	@echo 'make test-ota    updates alone, with 30 power cuts'
 	@echo 'make bench       measure, and renew the table in docs/performance.md'
 	@echo 'make clean       remove build/; the cache of kernels and root file systems stays'
 	@echo 'make distclean   remove the cache, too: $(cache)'
@@ -34,7 +34,7 @@ ota-demo:
 	@bench/ota-demo
 
 test-ota:
-	@bench/test-ota
+	@bench/test ota
 
 bench:
 	@bench/performance

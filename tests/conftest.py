@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Fixtures: the shared guest, its buffers, and guests of a test's own. After each test the kernel's log is looked at."""
 
-import time
 from base64 import b64encode
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 import guest as guests
 from guest import buffer, overlay, region
 
-# What other commands run: `make yocto` in bitbake's root, `make test-ota` on a machine of its own.
+# What runs apart: `make yocto` in bitbake's root, the session `ota` on a machine of its own.
 collect_ignore = ["ota", "yocto"]
 
 pytest_plugins = ["tally"]
@@ -36,17 +35,6 @@ KINDS = {
     "default-pool": ("size = <0 0x100000>;", None),
 }
 PRODUCT = "buffer0"
-
-
-def pytest_addoption(parser):
-    parser.addoption("--deadline", metavar="TIME", type=int, default=0, help="skip what begins later than TIME, in seconds since 1970; 0: never")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
-    deadline = item.config.getoption("deadline")
-    if deadline and time.time() > deadline:
-        pytest.skip("the time of MYDRV_TEST_MINUTES is over")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,6 +6,14 @@ import shutil
 import pytest
 from device import OTA, Device, Server
 
+pytest_plugins = ["tally"]
+# What matters most comes first, for when the time is bounded.
+ORDER = ["ota_updates", "ota_refused", "ota_broken", "ota_power"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: ORDER.index(item.module.__name__))
+
 
 def pytest_addoption(parser):
     parser.addoption("--cuts", type=int, default=30, help="how often the power goes (default: 30)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Power cuts at random moments of an installation and of the first boot of the new slot, and what becomes of a lost environment."""
+"""What becomes of a lost environment, and of power cuts at random moments of an installation and of the first boot of the new slot."""
 
 import contextlib
 import random
@@ -14,30 +14,6 @@ from device import OTA, Device
 MARGIN = 1.2
 
 
-@pytest.fixture(scope="module")
-def timing():
-    return {}
-
-
-def pytest_generate_tests(metafunc):
-    if "cut" in metafunc.fixturenames:
-        first = metafunc.config.getoption("seed")
-        metafunc.parametrize("cut", range(first, first + metafunc.config.getoption("cuts")), ids=lambda seed: f"seed-{seed}")
-
-
-@pytest.fixture(scope="module")
-def survivor(bundles):
-    """The device that all cuts hit, one after the other: what one leaves behind, the next one meets."""
-    shutil.copy(OTA / "1.1.0.raucb", bundles)
-    folder = OTA / "devices/survivor"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    device = Device(folder, OTA.parent / "log/ota-power.log")
-    yield device
-    device.off()
-    shutil.rmtree(folder)
-
-
 def up(device):
     """Switched on, it comes to a version that validates, by itself."""
     device.on()
@@ -46,48 +22,6 @@ def up(device):
     device.login()
     device.network()
     return slot
-
-
-def test_power_cut(survivor, server, timing, cut):
-    """The power goes at a random moment: while installing (even seeds), or in the first boot of the new slot (odd ones). That a new installation works
-    is what the next cut begins with, and the last test."""
-    choose = random.Random(cut)
-    if not survivor.qemu.status:
-        up(survivor)
-    if cut % 2:
-        install(survivor, server, timing)
-        survivor.reboot()
-        moment = choose.uniform(0, timing.get("boot", 30) * MARGIN)
-        what = "first boot"
-    else:
-        survivor.qemu.sendline(f"rauc install {server.url('1.1.0.raucb')}")
-        survivor.target.deactivate(survivor.shell)
-        moment = choose.uniform(0, timing.get("install", 20) * MARGIN)
-        what = "installation"
-    # Reading keeps the emulator's serial line from filling up.
-    ends = time.monotonic() + moment
-    while time.monotonic() < ends:
-        with contextlib.suppress(pexpect.TIMEOUT):
-            survivor.expect("no such line will come", timeout=max(0.01, ends - time.monotonic()))
-    survivor.off()
-    before = time.monotonic()
-    slot, version = up(survivor)
-    timing["boot"] = time.monotonic() - before
-    print(f"seed {cut}: cut {moment:.1f} s into the {what}; came up in slot {slot}, {version}, after {timing['boot']:.0f} s")
-
-
-def install(device, server, timing):
-    output, status, timing["install"] = device.install(server.url("1.1.0.raucb"))
-    assert status == 0, output
-
-
-def test_update_after_power_cuts(survivor, server, timing):
-    if not survivor.qemu.status:
-        up(survivor)
-    slot = survivor.status()["slot"]
-    install(survivor, server, timing)
-    survivor.reboot()
-    assert survivor.good() == (("B" if slot == "A" else "A", "1.1.0"), [])
 
 
 @pytest.mark.parametrize("damage", ["erased", "half-written", "garbage"])
@@ -115,3 +49,77 @@ def test_lost_environment(new_device, bundles, server, damage):
     device.flash.write_bytes(content)
     assert up(device) == ("B", "1.1.0")
     assert device.environment()["BOOT_ORDER"] == "A B"
+
+
+def pytest_generate_tests(metafunc):
+    if "cut" in metafunc.fixturenames:
+        first = metafunc.config.getoption("seed")
+        metafunc.parametrize("cut", range(first, first + metafunc.config.getoption("cuts")), ids=lambda seed: f"seed-{seed}")
+
+
+class Survivor:
+    """The device that all cuts hit, one after the other: what one leaves behind, the next one meets. Between them it runs, with an update installed."""
+
+    def __init__(self, folder, url):
+        self.folder, self.url = folder, url
+        self.device, self.well = None, False
+
+    def ready(self):
+        """The device; after a failure a new one."""
+        if not self.well:
+            self.drop()
+            self.folder.mkdir(parents=True)
+            self.device = Device(self.folder, OTA.parent / "log/ota-power.log")
+            self.recover()
+        self.well = False
+        return self.device
+
+    def recover(self):
+        """It comes up by itself, and takes an update."""
+        began = time.monotonic()
+        self.slot, self.version = up(self.device)
+        self.boot_seconds = time.monotonic() - began
+        output, status, self.install_seconds = self.device.install(self.url)
+        assert status == 0, output
+        self.well = True
+
+    def drop(self):
+        if self.device:
+            self.device.off()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def survivor(bundles, server):
+    shutil.copy(OTA / "1.1.0.raucb", bundles)
+    survivor = Survivor(OTA / "devices/survivor", server.url("1.1.0.raucb"))
+    yield survivor
+    survivor.drop()
+
+
+def test_power_cut(survivor, cut):
+    """While installing (even seeds), or in the first boot of the new slot (odd ones)."""
+    device, choose = survivor.ready(), random.Random(cut)
+    if cut % 2:
+        what, usual = "first boot", survivor.boot_seconds
+        device.reboot()
+    else:
+        what, usual = "installation", survivor.install_seconds
+        device.qemu.sendline(f"rauc install {survivor.url}")
+        device.target.deactivate(device.shell)
+    moment = choose.uniform(0, usual * MARGIN)
+    # Reading keeps the emulator's serial line from filling up.
+    ends = time.monotonic() + moment
+    while time.monotonic() < ends:
+        with contextlib.suppress(pexpect.TIMEOUT):
+            device.expect("no such line will come", timeout=max(0.01, ends - time.monotonic()))
+    device.off()
+    survivor.recover()
+    print(f"seed {cut}: cut {moment:.1f} s into the {what}; slot {survivor.slot}, {survivor.version}, good after {survivor.boot_seconds:.0f} s;"
+          f" installed anew in {survivor.install_seconds:.0f} s")
+
+
+def test_update_after_power_cuts(survivor):
+    device = survivor.ready()
+    device.reboot()
+    assert device.good() == (("B" if survivor.slot == "A" else "A", "1.1.0"), [])

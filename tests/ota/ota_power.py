@@ -103,6 +103,7 @@ def test_power_cut(survivor, cut):
     if cut % 2:
         what, usual = "first boot", survivor.boot_seconds
         device.reboot()
+        device.expect("U-Boot 20", 120)
     else:
         what, usual = "installation", survivor.install_seconds
         device.qemu.sendline(f"rauc install {survivor.url}")

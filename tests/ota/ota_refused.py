@@ -18,9 +18,9 @@ def openssl(*arguments):
     assert done.returncode == 0, done.stderr
 
 
-def certificate(name, authority, *options):
+def certificate(name, authority, *options, purpose="codeSigning"):
     """A signer's certificate and key."""
-    (WORK / "ext").write_text("basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=critical,codeSigning\n")
+    (WORK / "ext").write_text(f"basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=critical,{purpose}\n")
     openssl("req", "-new", "-newkey", "rsa:3072", "-noenc", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
     openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.cert.pem", "-CAkey", f"{authority}.key.pem", "-out", f"{name}.pem",
             "-extfile", "ext", *options)
@@ -52,6 +52,7 @@ def make(keys):
     bundle("1.1.0", small, folder / "wrongly-signed", "mydrv-qemuarm64", *certificate("wrong", "theirs"))
     expired = certificate("expired", "ours", "-not_before", "20200101000000Z", "-not_after", "20210101000000Z")
     bundle("1.1.0", small, folder / "expired", "mydrv-qemuarm64", *expired)
+    bundle("1.1.0", small, folder / "not-for-signing", "mydrv-qemuarm64", *certificate("server", "ours", purpose="serverAuth"))
     bundle("1.1.0", small, folder / "wrong-compatible", "another-product")
     bundle("0.9.0", small, folder / "older")
     return folder
@@ -61,6 +62,7 @@ REFUSED = {
     "unsigned": "Signature size is 0",
     "wrongly-signed": "signature verification failed",
     "expired": "certificate has expired",
+    "not-for-signing": "unsuitable certificate purpose",
     "truncated": "Signature size .* exceeds bundle size",
     "flipped-in-payload": "Pre-install handler error",
     "flipped-in-hash-tree": "Pre-install handler error",
@@ -96,10 +98,12 @@ def test_refused_before_anything_is_written(new_device, media):
     wrong = []
     for name, message in REFUSED.items():
         output, status, _ = device.install(f"/run/media/{name}")
-        said = output.splitlines()[-2] if status else output
-        print(f"{name}: {' '.join(line for line in output.splitlines() if 'LastError' in line)}")
-        if status == 0 or not re.search(message, output):
+        said = " ".join(line for line in output.splitlines() if "LastError" in line)
+        print(f"{name}: {said}")
+        if status == 0 or not re.search(message, said):
             wrong.append(f"{name}: status {status}, expected {message!r}: {said}")
-        if device.run(untouched, timeout=300) != before:
+        after = device.run(untouched, timeout=300)
+        if after != before:
             wrong.append(f"{name}: something was written")
+            before = after
     assert not wrong, "\n".join(wrong)

@@ -103,6 +103,8 @@ class Device:
 
     def login(self):
         self.target.activate(self.shell)
+        # What kernel and systemd tell from here on would get into the prompt.
+        self.run("dmesg --console-off; bash -c 'kill -s RTMIN+21 1'")
 
     def reboot(self):
         self.qemu.sendline("systemctl reboot")

@@ -106,6 +106,9 @@ def test_power_cut(survivor, cut):
         device.expect("U-Boot 20", 120)
     else:
         what, usual = "installation", survivor.install_seconds
+        # What is there already would not be written again: something else is.
+        other = "B" if survivor.slot == "A" else "A"
+        device.run(f"rauc status mark-bad other; head -c 64M /dev/zero >/dev/disk/by-partlabel/rootfs-{other}; sync")
         device.qemu.sendline(f"rauc install {survivor.url}")
         device.target.deactivate(device.shell)
     moment = choose.uniform(0, usual * MARGIN)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import updates
-from device import OTA, SETTLED, Device, Server, bundle
+from device import OTA, Device, Server, bundle
 
 BEGAN = time.monotonic()
 
@@ -32,14 +32,11 @@ def expect(found, wanted, what):
 
 def boots(device):
     """Tells of each boot until one is good, and returns that one's slot and version."""
-    while True:
-        groups = device.expect(rf"Slot (\S); attempts left: (A \S+, B \S+); order|{SETTLED}", 600).groups()
-        chosen, left, slot, version, outcome = (group and group.decode() for group in groups)
-        if chosen:
-            tell(f"U-Boot chooses slot {chosen}; attempts left: {left}")
-        elif outcome == "good":
-            tell(f"slot {slot}, {version}: good")
-            return slot, version
+    for slot, *told in device.boots():
+        if len(told) == 1:
+            tell(f"U-Boot chooses slot {slot}; attempts left: {told[0]}")
+    tell(f"slot {slot}, {told[0]}: good")
+    return slot, told[0]
 
 
 def story(folder):

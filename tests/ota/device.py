@@ -20,7 +20,8 @@ OTA = Path(os.environ["LG_OTA"])
 FLASH_BYTES = 64 << 20
 # Or QEMU would outlive an end by a signal.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-# What the bench's units say at the end of a boot.
+# What U-Boot's script says, and the bench's units at the end of a boot.
+CHOSEN = r"Slot (\S); attempts left: (A \S+, B \S+);"
 SETTLED = r"bench: slot (\S+), (\S+), (\S+)\r"
 
 
@@ -92,14 +93,23 @@ class Device:
         """Waits for a boot's end: slot, version, outcome."""
         return tuple(word.decode() for word in self.expect(SETTLED, timeout).groups())
 
-    def good(self, timeout=900):
-        """Waits until a boot is good, however many it takes: its slot and version, and all boots that were not."""
-        boots = []
+    def boots(self, timeout=900):
+        """Tells of boots until one is good, however many it takes: the slot that U-Boot chooses and the attempts that are left, or slot, version and
+        outcome at a boot's end. One that fails on trial restarts too early to tell."""
         deadline = time.monotonic() + timeout
-        while True:
-            boots.append(self.settled(max(1, deadline - time.monotonic())))
-            if boots[-1][2] == "good":
-                return boots[-1][:2], boots[:-1]
+        told = ()
+        while told[2:] != ("good",):
+            groups = self.expect(rf"{CHOSEN}|{SETTLED}", max(1, deadline - time.monotonic())).groups()
+            told = tuple(group.decode() for group in groups if group)
+            yield told
+
+    def good(self):
+        """Waits until a boot is good: its slot and version, and the slots that U-Boot tried before."""
+        tried = []
+        for boot in self.boots():
+            if len(boot) == 2:
+                tried.append(boot[0])
+        return boot[:2], tried[:-1]
 
     def login(self):
         self.target.activate(self.shell)

@@ -8,7 +8,7 @@ from device import OTA, Device, Server
 
 pytest_plugins = ["tally"]
 # What matters most comes first, for when the time is bounded.
-ORDER = ["ota_updates", "ota_refused", "ota_broken", "ota_power"]
+ORDER = ["ota_updates", "ota_bitbake", "ota_refused", "ota_broken", "ota_power"]
 
 
 def pytest_collection_modifyitems(items):

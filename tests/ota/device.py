@@ -26,14 +26,16 @@ SETTLED = r"bench: slot (\S+), (\S+), (\S+)\r"
 
 class Device:
     """One device, from the factory: version 1.0.0 in slot A. Its disk and flash are in a folder of its own, and outlive the power. `media` is an image
-    that it sees as another disk."""
+    that it sees as another disk, `boot_loader` a U-Boot other than the bench's."""
 
-    def __init__(self, folder, log=None, media=None):
+    def __init__(self, folder, log=None, media=None, boot_loader=None):
         self.folder = Path(folder)
         self.disk, self.flash = self.folder / "disk.img", self.folder / "flash.img"
         self.copy(OTA / "disk.img", self.disk)
         self.erase_environment()
         self.env = Environment(str(Path(__file__).with_name("qemu.yaml")))
+        if boot_loader:
+            self.env.config.data["images"]["u-boot"] = str(boot_loader)
         for driver in self.env.config.data["targets"]["main"]["drivers"]:
             if "QEMUDriver" in driver:
                 driver["QEMUDriver"]["extra_args"] += (

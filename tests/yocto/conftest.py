@@ -30,7 +30,7 @@ class Done:
 
     def without_complaint(self):
         """Good, and not a single warning."""
-        complaints = [line for line in self.good().splitlines() if line.startswith(("WARNING", "ERROR"))]
+        complaints = [line for line in self.good().splitlines() if line.startswith(("WARNING:", "ERROR:"))]
         assert not complaints, "\n".join(complaints)
         return self.output
 

@@ -36,7 +36,7 @@ def test_each_recipe_has_an_environment_without_a_warning(machine):
     files, build, more = machine
     recipes = f"{RECIPES} {TOOLCHAIN} {more} make-mod-scripts"
     # One server for all of them, which keeps what it parsed.
-    each = f"export BB_SERVER_TIMEOUT=60; for recipe in {recipes}; do bitbake -e $recipe || exit; done | grep -E '^(WARNING|ERROR|PN=)'"
+    each = f"export BB_SERVER_TIMEOUT=60; for recipe in {recipes}; do bitbake -e $recipe || exit; done | grep -E '^(WARNING: |ERROR: |PN=)'"
     output = shell(each, files, build).without_complaint()
     assert re.findall(r'^PN="(.*)"$', output, re.M) == recipes.split()
 

@@ -113,6 +113,16 @@ def test_check_wants_an_enabled_unit_and_a_report_that_passed(tmp_path):
     assert done.returncode == 1 and "is disabled" in done.stderr
 
 
+def test_good_since_the_first_good_boot(tmp_path):
+    system = System(tmp_path)
+    for version in "1.0.0", "changed":
+        system.put("etc/os-release", f"IMAGE_VERSION={version}\n")
+        done = system.run("good")
+        assert done.returncode == 0, done.stderr
+        assert system.record("slot-A/last")["version"] == version
+    assert system.record("slot-A/good")["version"] == "1.0.0"
+
+
 def test_installing_ends_the_target_slots_story(tmp_path):
     system = System(tmp_path)
     handler = {"RAUC_TARGET_SLOTS": "2", "RAUC_SLOT_BOOTNAME_2": "B", "RAUC_BUNDLE_MOUNT_POINT": str(tmp_path / "bundle")}

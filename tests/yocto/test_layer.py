@@ -77,7 +77,7 @@ def test_plan_with_oe_cores_own_compiler(tmp_path):
     assert not any("meta-rust-bin" in path or "-bin-native" in path for path in recipes)
 
 
-def test_both_plans_are_told_in_the_documentation():
+def test_plans_are_told_in_the_documentation():
     """docs/performance.md has the numbers of this very layer and release."""
     told = (TOP / "docs/performance.md").read_text().replace(",", "")
     for line in (WORK / "plan.txt").read_text().splitlines():

@@ -73,7 +73,7 @@ make_uboot() {
     "${make[@]}" u-boot.bin
 }
 
-# ---- The kernel: the release kernel with what updates need. Built from its build directory, which takes a fraction of the time.
+# ---- The kernel: the release kernel with what updates need. Built from its build directory, which spares half of the compiling.
 
 ota_kernel_config=("$ota_layer/recipes-kernel/linux/files/mydrv-ota.cfg" "$ota_layer/recipes-kernel/linux/files/mydrv-ota-qemu.cfg"
     "$top/bench/kernel/ota.config")

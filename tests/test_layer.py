@@ -71,6 +71,30 @@ def test_layer_is_self_contained():
         assert not path.is_symlink() or path.resolve().is_relative_to(LAYER), path
 
 
+def test_development_keys_stay_out_of_source_trees(tmp_path):
+    """And those that exist are never overwritten: devices may trust them."""
+
+    def make(folder):
+        return subprocess.run([LAYER / "scripts/mydrv-dev-keys", folder], capture_output=True, text=True)
+
+    for name, mark in (("repository", ".git"), ("layer", "conf/layer.conf")):
+        tree = tmp_path / name
+        (tree / mark).mkdir(parents=True)
+        refused = make(tree / "a/keys")
+        assert refused.returncode and f"inside the source tree {tree}" in refused.stderr
+        assert not (tree / "a").exists()
+
+    keys = tmp_path / "keys"
+    made = make(keys)
+    assert made.returncode == 0, made.stderr
+    named = re.findall(r'^RAUC_\w+_FILE = "(.*)"$', made.stdout, re.M)
+    assert len(named) == 3 and all(Path(path).stat().st_mode & 0o077 == 0 for path in named), made.stdout
+    before = {path: path.read_bytes() for path in keys.iterdir()}
+    again = make(keys)
+    assert again.returncode and "has keys already" in again.stderr
+    assert {path: path.read_bytes() for path in keys.iterdir()} == before
+
+
 @pytest.mark.parametrize("path", [TOP / "kas.yml", *sorted((TOP / "kas").glob("*.yml")), *sorted((TOP / "tests/yocto").glob("*.yml"))], ids=lambda path: path.name)
 def test_kas_file_keeps_to_the_schema(path):
     jsonschema.validate(yaml.safe_load(path.read_text()), CONFIGSCHEMA)

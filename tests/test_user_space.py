@@ -65,7 +65,7 @@ def test_memory_that_changes_by_itself_fails_a_pattern(guest):
     try:
         found = failing(guest, f"mydrvctl --json --device {buffer} validate")
     finally:
-        guest.run("kill $(cat /run/writer)")
+        guest.run("kill $(cat /run/writer) && tail --pid=$(cat /run/writer) -f /dev/null")
     patterns = [text for check, text in found.items() if check.startswith("pattern-")]
     assert patterns and all("at offset" in text for text in patterns), found
 

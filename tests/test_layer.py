@@ -71,28 +71,38 @@ def test_layer_is_self_contained():
         assert not path.is_symlink() or path.resolve().is_relative_to(LAYER), path
 
 
-def test_development_keys_stay_out_of_source_trees(tmp_path):
-    """And those that exist are never overwritten: devices may trust them."""
+def development_keys(*arguments):
+    return subprocess.run([LAYER / "scripts/mydrv-dev-keys", *arguments], capture_output=True, text=True)
 
-    def make(folder):
-        return subprocess.run([LAYER / "scripts/mydrv-dev-keys", folder], capture_output=True, text=True)
 
-    for name, mark in (("repository", ".git"), ("layer", "conf/layer.conf")):
-        tree = tmp_path / name
-        (tree / mark).mkdir(parents=True)
-        refused = make(tree / "a/keys")
-        assert refused.returncode and f"inside the source tree {tree}" in refused.stderr
-        assert not (tree / "a").exists()
+@pytest.mark.parametrize("mark", [".git", "conf/layer.conf"])
+def test_development_keys_stay_out_of_source_trees(tmp_path, mark):
+    (tmp_path / mark).mkdir(parents=True)
+    refused = development_keys(tmp_path / "a/keys")
+    assert refused.returncode and f"inside the source tree {tmp_path}" in refused.stderr
+    assert not (tmp_path / "a").exists()
 
+
+def test_development_keys_are_for_their_owner_and_never_overwritten(tmp_path):
+    """Devices may trust those that exist, whichever of them are still there."""
     keys = tmp_path / "keys"
-    made = make(keys)
+    made = development_keys(keys)
     assert made.returncode == 0, made.stderr
     named = re.findall(r'^RAUC_\w+_FILE = "(.*)"$', made.stdout, re.M)
     assert len(named) == 3 and all(Path(path).stat().st_mode & 0o077 == 0 for path in named), made.stdout
+    (keys / "ca.cert.pem").unlink()
     before = {path: path.read_bytes() for path in keys.iterdir()}
-    again = make(keys)
-    assert again.returncode and "has keys already" in again.stderr
+    again = development_keys(keys)
+    assert again.returncode and "is not empty" in again.stderr
     assert {path: path.read_bytes() for path in keys.iterdir()} == before
+
+
+@pytest.mark.parametrize("arguments", [[], [""], ["--explode"], ["keys"] * 2, ["keys"] * 11], ids=len)
+def test_development_keys_want_one_directory(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    refused = development_keys(*arguments)
+    assert refused.returncode and "name one directory" in refused.stderr
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("path", [TOP / "kas.yml", *sorted((TOP / "kas").glob("*.yml")), *sorted((TOP / "tests/yocto").glob("*.yml"))], ids=lambda path: path.name)

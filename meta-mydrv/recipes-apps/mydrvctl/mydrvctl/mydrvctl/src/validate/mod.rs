@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 
 //! `mydrvctl validate`: the order of the checks, and what each one builds on. What they do is in `system` (device tree, driver,
-//! node), `buffer` (the memory) and `refusals` (what the driver must not allow).
+//! node), `identity` (what the driver says of the buffer), `memory` (what it holds), `sharing` (who sees it) and `refusals` (what the driver
+//! must not allow).
 
-mod buffer;
 mod devicetree;
+mod identity;
+mod memory;
 mod refusals;
 mod report;
+mod sharing;
 mod system;
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
 
 use mydrv::{Lock, OpenOptions, Selector};
 
-pub use buffer::peer;
+pub use sharing::peer;
 
 use self::{
     devicetree::Node,
@@ -163,7 +166,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: format!("nobody else using it, ABI {}", mydrv::abi::MYDRV_ABI_VERSION),
             on: on_node,
         },
-        |candidate| buffer::open(context, candidate),
+        |candidate| identity::open(context, candidate),
     );
     let on_reader = ("abi", reader.as_ref());
     report.check(
@@ -175,16 +178,16 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
                 .map_or("no label".into(), |label| format!("label {label:?}")),
             on: on_reader,
         },
-        |reader| buffer::label(reader, node),
+        |reader| identity::label(reader, node),
     );
     report.check(
         Spec {
             id: "properties",
             title: "the driver follows the node's properties",
-            expected: buffer::expected_properties(node),
+            expected: identity::expected_properties(node),
             on: on_reader,
         },
-        |reader| buffer::configuration(reader, node),
+        |reader| identity::configuration(reader, node),
     );
     let sized = reader.as_ref().zip(region.as_ref());
     let blame_size = if region.is_none() { "region" } else { "abi" };
@@ -192,19 +195,19 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         Spec {
             id: "size",
             title: "the buffer has its size",
-            expected: buffer::expected_size(context, node, region.as_ref()),
+            expected: identity::expected_size(context, node, region.as_ref()),
             on: (blame_size, sized.as_ref()),
         },
-        |(reader, region)| buffer::size(context, reader, node, region),
+        |(reader, region)| identity::size(context, reader, node, region),
     );
     report.check(
         Spec {
             id: "physical-range",
             title: "the buffer lies inside its region",
-            expected: buffer::expected_range(region.as_ref()),
+            expected: identity::expected_range(region.as_ref()),
             on: (blame_size, sized.as_ref()),
         },
-        |(reader, region)| buffer::physical_range(reader, region),
+        |(reader, region)| identity::physical_range(reader, region),
     );
     report.check(
         Spec {
@@ -213,7 +216,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "shared, without the right to write or execute later, to grow, or to be dumped".into(),
             on: on_reader,
         },
-        buffer::mapping_flags,
+        identity::mapping_flags,
     );
     let size = ("size", size.as_ref());
     report.check(
@@ -223,7 +226,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "every byte 0".into(),
             on: (size.0, size.1.and(reader.as_ref())),
         },
-        |reader| buffer::zeroing(context, reader),
+        |reader| memory::zeroing(context, reader),
     );
     let writer = report.check(
         Spec {
@@ -247,9 +250,9 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "each page at the buffer's physical address plus its offset".into(),
             on: ("open-write", writer.as_ref()),
         },
-        |writer| buffer::contiguity(context, writer),
+        |writer| memory::contiguity(context, writer),
     );
-    for pattern in buffer::PATTERNS {
+    for pattern in memory::PATTERNS {
         report.check(
             Spec {
                 id: pattern.id,
@@ -257,7 +260,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
                 expected: "every word reads back as written".into(),
                 on: ("open-write", writer.as_ref()),
             },
-            |writer| buffer::pattern(context, writer, pattern),
+            |writer| memory::pattern(context, writer, pattern),
         );
     }
     report.check(
@@ -267,7 +270,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "every word, its offset added by XOR, reads back as such after all others changed".into(),
             on: ("open-write", writer.as_ref()),
         },
-        |writer| buffer::addresses(context, writer),
+        |writer| memory::addresses(context, writer),
     );
     report.check(
         Spec {
@@ -276,7 +279,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "the same bytes both ways, at odd offsets too".into(),
             on: ("open-write", writer.as_ref()),
         },
-        buffer::read_write,
+        sharing::read_write,
     );
     report.check(
         Spec {
@@ -285,7 +288,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "what one writes, the other reads at once".into(),
             on: ("open-write", writer.as_ref()),
         },
-        buffer::two_mappings,
+        sharing::two_mappings,
     );
     report.check(
         Spec {
@@ -294,7 +297,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "what one writes, the other reads".into(),
             on: ("open-write", writer.as_ref()),
         },
-        buffer::two_processes,
+        sharing::two_processes,
     );
     refusals::check(report, ("abi", reader.as_ref()), ("open-write", writer.as_ref()));
 
@@ -315,7 +318,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "every byte 0 on the next open".into(),
             on: ("abi", closed.as_ref()),
         },
-        |(info, path)| buffer::scrub(context, info, path, dirtied),
+        |(info, path)| memory::scrub(context, info, path, dirtied),
     );
 }
 

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT
+
+//! The checks of what the driver says of a buffer, against the device tree and against what the kernel shows. They write nothing.
+
+use std::fs;
+
+use mydrv::{Candidate, Device, Error, Lock, OpenOptions};
+
+use super::{
+    Context,
+    devicetree::{Node, Region},
+    report::{Outcome, fail, skip},
+};
+use crate::output;
+
+/// Opens the device for reading, alone. Other users get until the deadline to leave.
+pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
+    let opened = context.wait_for(|| {
+        let opened = OpenOptions::new().lock(Lock::Exclusive).open(candidate.path.as_path());
+        if matches!(opened, Err(Error::Busy { .. })) {
+            None
+        } else {
+            Some(opened)
+        }
+    });
+    let device = opened.unwrap_or_else(|| {
+        Err(Error::Busy {
+            path: candidate.path.clone(),
+        })
+    })?;
+    Ok((format!("ABI {}", device.info()?.abi_version), device))
+}
+
+/// The label.
+pub fn label(reader: &Device, node: &Node) -> Outcome {
+    let found = reader.info()?.label;
+    let expected = node.string("label").unwrap_or_default();
+    if found != expected {
+        return fail(
+            format!("wrong device: label {found:?}"),
+            "look which driver registered the node: mydrvctl list",
+        );
+    }
+    Ok((
+        if found.is_empty() {
+            "no label".into()
+        } else {
+            format!("label {found:?}")
+        },
+        (),
+    ))
+}
+
+/// What the device tree asks of the buffer, in words; `INFO` is put in the same words.
+pub fn expected_properties(node: &Node) -> String {
+    let cache_mode = node.string("mydrv,cache-mode").unwrap_or_else(|| "coherent".into());
+    properties(&cache_mode, node.has("read-only"), node.has("mydrv,scrub"))
+}
+
+fn properties(cache_mode: &str, read_only: bool, scrub: bool) -> String {
+    let access = if read_only { "read-only" } else { "read and write" };
+    format!("{cache_mode}, {access}, {}", if scrub { "scrubbed" } else { "not scrubbed" })
+}
+
+/// Cache mode and flags.
+pub fn configuration(reader: &Device, node: &Node) -> Outcome {
+    let info = reader.info()?;
+    let found = properties(info.cache_mode.as_str(), info.flags.read_only(), info.flags.scrub());
+    if found != expected_properties(node) {
+        return fail(
+            found,
+            "reboot, or bind the driver anew: it read another device tree than the one shown now",
+        );
+    }
+    Ok((found, ()))
+}
+
+/// What the size check expects, in words.
+pub fn expected_size(context: &Context, node: &Node, region: Option<&Region>) -> String {
+    let of_tree = match (node.number("size"), region) {
+        (Some(size), _) => format!("{size} bytes (the node's size)"),
+        (None, Some(Region::Reserved { size, .. })) => format!("{size} bytes (the whole region)"),
+        _ => "whole pages".into(),
+    };
+    match context.expected_size(node) {
+        Some(size) => format!("{of_tree}, {size} bytes (--expect-size)"),
+        None => of_tree,
+    }
+}
+
+/// The size: by the node, by the region, by the command line.
+pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) -> Outcome<u64> {
+    let info = reader.info()?;
+    let found = info.size_bytes;
+    let told = format!("{found} bytes ({})", output::size(found));
+    let page = rustix::param::page_size() as u64;
+    if found == 0 || !found.is_multiple_of(page) {
+        return fail(told, "update the module mydrv: a buffer is whole pages");
+    }
+    if let Region::Reserved { size, .. } = region {
+        // The kernel may round a region up to its alignment, never down.
+        if info.region_size_bytes.is_none_or(|region| region < *size || found > region) {
+            let region = info
+                .region_size_bytes
+                .map_or("no reserved region".into(), |size| format!("a region of {size} bytes"));
+            return fail(
+                format!("{told} in {region}"),
+                "see what the kernel reserved: dmesg | grep -i reserved",
+            );
+        }
+    }
+    let of_tree = node.number("size").or(match region {
+        Region::Reserved { size, .. } => Some(*size),
+        Region::Default => None,
+    });
+    if of_tree.is_some_and(|size| size != found) {
+        return fail(
+            format!("wrong size: {told}"),
+            "boot the overlay that belongs to this system, then see journalctl -k -g mydrv",
+        );
+    }
+    if context.expected_size(node).is_some_and(|size| size != found) {
+        return fail(
+            format!("wrong size: {told}"),
+            "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT_SIZE in /etc/default/mydrv",
+        );
+    }
+    Ok((told, found))
+}
+
+/// What the physical-range check expects, in words.
+pub fn expected_range(region: Option<&Region>) -> String {
+    match region {
+        Some(Region::Reserved {
+            name,
+            base: Some(base),
+            size,
+            ..
+        }) => {
+            format!("within {base:#x}..{:#x} ({name})", base.saturating_add(*size))
+        }
+        Some(Region::Reserved { name, choices, .. }) if !choices.is_empty() => {
+            let choices: Vec<_> = choices
+                .iter()
+                .map(|(base, size)| format!("{base:#x}..{:#x}", base.saturating_add(*size)))
+                .collect();
+            format!("within the kernel's region, and that within {} ({name})", choices.join(", "))
+        }
+        Some(Region::Reserved { name, .. }) => format!("within the region that the kernel chose ({name})"),
+        _ => "a physical address".into(),
+    }
+}
+
+/// Where the buffer is, against what the driver says of its region, and that against the device tree.
+pub fn physical_range(reader: &Device, region: &Region) -> Outcome {
+    let info = reader.info()?;
+    let Some(addresses) = info.addresses else {
+        return skip("the driver shows addresses to CAP_SYS_RAWIO alone");
+    };
+    let start = addresses.physical;
+    let told = format!("{start:#x}..{:#x}", start.saturating_add(info.size_bytes));
+    let Region::Reserved { base, choices, size, .. } = region else {
+        return Ok((told, ()));
+    };
+    let (Some(region_base), Some(region_size)) = (addresses.region_base, info.region_size_bytes) else {
+        return fail(
+            format!("{told}, outside any reserved region"),
+            "see why the driver did not take the region: journalctl -k -g mydrv",
+        );
+    };
+    if !inside((start, info.size_bytes), (region_base, region_size)) {
+        return fail(
+            format!(
+                "{told}, outside the region {region_base:#x}..{:#x}",
+                region_base.saturating_add(region_size)
+            ),
+            "update the module mydrv: the buffer is not in the memory that was reserved for it",
+        );
+    }
+    let as_told = match base {
+        Some(base) => region_base == *base && region_size >= *size,
+        None => choices.is_empty() || choices.iter().any(|choice| inside((region_base, region_size), *choice)),
+    };
+    if !as_told {
+        return fail(
+            format!(
+                "region elsewhere than the device tree says: {region_base:#x}..{:#x}",
+                region_base.saturating_add(region_size)
+            ),
+            "boot the overlay that belongs to this system; see dmesg | grep -i reserved",
+        );
+    }
+    Ok((
+        format!(
+            "{told} in the region {region_base:#x}..{:#x}",
+            region_base.saturating_add(region_size)
+        ),
+        (),
+    ))
+}
+
+/// Whether one range of address and length lies within another.
+fn inside((start, length): (u64, u64), (base, size): (u64, u64)) -> bool {
+    start >= base
+        && start
+            .checked_add(length)
+            .zip(base.checked_add(size))
+            .is_some_and(|(end, limit)| end <= limit)
+}
+
+/// The kernel's own flags of a mapping through a read-only file: that no right can be added later, whatever is asked.
+pub fn mapping_flags(reader: &Device) -> Outcome {
+    let page = rustix::param::page_size() as u64;
+    let mapping = reader.map(..page)?;
+    let smaps = match fs::read_to_string("/proc/self/smaps") {
+        Ok(smaps) => smaps,
+        Err(error) => return skip(format!("/proc/self/smaps: {error}")),
+    };
+    let start = format!("{:08x}-", mapping.as_ptr() as usize);
+    let Some(flags) = vm_flags(&smaps, &start) else {
+        return skip("/proc/self/smaps shows no flags of the mapping");
+    };
+    // Documentation/filesystems/proc.rst, "VmFlags".
+    let missing: Vec<_> = ["rd", "ms", "de", "dd"]
+        .into_iter()
+        .filter(|flag| !flags.contains(flag))
+        .collect();
+    let excess: Vec<_> = ["wr", "mw", "ex", "me"]
+        .into_iter()
+        .filter(|flag| flags.contains(flag))
+        .collect();
+    if !missing.is_empty() || !excess.is_empty() {
+        return fail(
+            format!("{}: {} missing, {} too many", flags.join(" "), missing.len(), excess.len()),
+            "update the module mydrv: its mmap must set VM_DONTEXPAND and VM_DONTDUMP and clear VM_MAYEXEC and VM_MAYWRITE",
+        );
+    }
+    Ok((flags.join(" "), ()))
+}
+
+/// The flags of the mapping whose line begins with `start`.
+fn vm_flags<'a>(smaps: &'a str, start: &str) -> Option<Vec<&'a str>> {
+    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(start)).skip(1);
+    // Another mapping's line follows at the latest: it has no colon in its first word.
+    let flags = lines.find_map(|line| line.strip_prefix("VmFlags:"))?;
+    Some(flags.split_whitespace().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_overflow_are_outside() {
+        assert!(inside((0x1000, 0x1000), (0x1000, 0x1000)));
+        assert!(!inside((0x1000, 0x1001), (0x1000, 0x1000)));
+        assert!(!inside((0xfff, 1), (0x1000, 0x1000)));
+        assert!(!inside((u64::MAX, 2), (0, u64::MAX)));
+    }
+
+    #[test]
+    fn vm_flags_are_those_of_the_mapping_asked_for() {
+        let smaps = "ffff8000-ffff9000 r--s 00000000 00:05 1 /dev/other\nVmFlags: rd wr \n\
+                     ffff9000-ffffa000 r--s 00000000 00:05 1 /dev/mydrv0\nSize: 4 kB\nVmFlags: rd sh mr ms pf io de dd \n";
+        assert_eq!(
+            vm_flags(smaps, "ffff9000-").unwrap(),
+            ["rd", "sh", "mr", "ms", "pf", "io", "de", "dd"]
+        );
+        assert_eq!(vm_flags(smaps, "ffffa000-"), None);
+    }
+}

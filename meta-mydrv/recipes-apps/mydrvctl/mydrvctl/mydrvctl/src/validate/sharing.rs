@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+
+//! The checks of who sees the memory: mappings, `read` and `write`, another process. They leave the contents as they were.
+
+use std::{
+    os::fd::AsFd,
+    process::{Command, Stdio},
+};
+
+use mydrv::{Device, Error, MappingMut};
+
+use super::{
+    report::{Outcome, Problem, fail},
+    sample,
+};
+use crate::{
+    cli::ValidatePeer,
+    failure::{Failure, Result},
+    output::Random,
+};
+
+/// Some bytes of the buffer, put back when this goes out of scope.
+struct Saved<'m, 'd> {
+    mapping: &'m MappingMut<'d>,
+    parts: Vec<(usize, Vec<u8>)>,
+}
+
+impl<'m, 'd> Saved<'m, 'd> {
+    fn new(mapping: &'m MappingMut<'d>, parts: impl IntoIterator<Item = (usize, usize)>) -> std::result::Result<Self, Error> {
+        let save = |(offset, length)| {
+            let mut bytes = vec![0; length];
+            mapping.copy_to(offset, &mut bytes)?;
+            Ok((offset, bytes))
+        };
+        Ok(Self {
+            mapping,
+            parts: parts.into_iter().map(save).collect::<std::result::Result<_, Error>>()?,
+        })
+    }
+}
+
+impl Drop for Saved<'_, '_> {
+    fn drop(&mut self) {
+        for (offset, bytes) in &self.parts {
+            // The ranges were proved when they were saved.
+            let _ = self.mapping.copy_from(*offset, bytes);
+        }
+    }
+}
+
+/// Compares `read` and `write` with a mapping, at odd offsets, across a page and at the end.
+pub fn read_write(writer: &Device) -> Outcome {
+    let size = writer.size_bytes() as usize;
+    let mapping = writer.map_mut(..)?;
+    let page = rustix::param::page_size();
+    let places = [
+        (0, page.min(size)),
+        (3, 61),
+        (page - 5, 10.min(size - page + 5)),
+        (size - 13, 13),
+    ];
+    let _saved = Saved::new(&mapping, places)?;
+    let mut random = Random::new(writer.size_bytes());
+    for (offset, length) in places {
+        let (mut sent, mut found) = (vec![0; length], vec![0; length]);
+        random.fill(&mut sent);
+        mapping.copy_from(offset, &sent)?;
+        writer.read_at(offset as u64, &mut found)?;
+        if found != sent {
+            return fail(
+                format!("read differs from the mapping in {length} bytes at {offset:#x}"),
+                "update the module mydrv",
+            );
+        }
+        random.fill(&mut sent);
+        writer.write_at(offset as u64, &sent)?;
+        mapping.copy_to(offset, &mut found)?;
+        if found != sent {
+            return fail(
+                format!("the mapping differs from write in {length} bytes at {offset:#x}"),
+                "update the module mydrv",
+            );
+        }
+    }
+    Ok(("the same bytes both ways".into(), ()))
+}
+
+const INCOHERENT: &str = "update the module mydrv: mappings must reach the same memory with the same cache attributes";
+
+/// Writes through one mapping, reads through another, and the other way round.
+pub fn two_mappings(writer: &Device) -> Outcome {
+    let (one, two) = (writer.map_mut(..)?, writer.map_mut(..)?);
+    let offsets: Vec<_> = sample(writer.size_bytes())
+        .into_iter()
+        .map(|offset| offset as usize)
+        .collect();
+    let _saved = Saved::new(&one, offsets.iter().map(|&offset| (offset, 8)))?;
+    let mut random = Random::new(2);
+    for &offset in &offsets {
+        for (from, to) in [(&one, &two), (&two, &one)] {
+            let sent = random.next_word();
+            from.write(offset, sent)?;
+            let found = to.read::<u64>(offset)?;
+            if found != sent {
+                return fail(format!("{found:#018x} for {sent:#018x} at offset {offset:#x}"), INCOHERENT);
+            }
+        }
+    }
+    Ok((format!("{} places, both ways", offsets.len()), ()))
+}
+
+/// Leaves data for a child process, which compares it and leaves other data in its place.
+pub fn two_processes(writer: &Device) -> Outcome {
+    const SEED: u64 = 0x006d_7964_7276;
+    let mapping = writer.map_mut(..)?;
+    let offsets = sample(writer.size_bytes());
+    let page = rustix::param::page_size();
+    let _saved = Saved::new(&mapping, offsets.iter().map(|&offset| (offset as usize, page)))?;
+    for &offset in &offsets {
+        mapping.copy_from(offset as usize, &page_of(SEED, offset))?;
+    }
+    let system = |call: &str| {
+        let call = call.to_owned();
+        move |error| Problem::Skip(format!("no second process: {call}: {error}"))
+    };
+    // The child gets this very open file, which needs no permission of its own and shares the lock.
+    let file = writer.as_fd().try_clone_to_owned().map_err(system("dup"))?;
+    let child = Command::new("/proc/self/exe")
+        .arg("validate-peer")
+        .arg(SEED.to_string())
+        .args(offsets.iter().map(ToString::to_string))
+        .stdin(Stdio::from(file))
+        .output()
+        .map_err(system("fork"))?;
+    if !child.status.success() {
+        let words = String::from_utf8_lossy(&child.stderr);
+        return fail(
+            format!("the second process: {}", words.trim().trim_start_matches("mydrvctl: ")),
+            INCOHERENT,
+        );
+    }
+    for &offset in &offsets {
+        let mut found = vec![0; page];
+        mapping.copy_to(offset as usize, &mut found)?;
+        if found != page_of(SEED + 1, offset) {
+            return fail(
+                format!("not what the second process wrote, in the page at {offset:#x}"),
+                INCOHERENT,
+            );
+        }
+    }
+    Ok((format!("{} pages, both ways", offsets.len()), ()))
+}
+
+/// A page's worth of data that no other page and no other seed has.
+fn page_of(seed: u64, offset: u64) -> Vec<u8> {
+    let mut bytes = vec![0; rustix::param::page_size()];
+    Random::new(seed.rotate_left(40) ^ offset).fill(&mut bytes);
+    bytes
+}
+
+/// `mydrvctl validate-peer`: the second process, with the device as its standard input.
+pub fn peer(args: &ValidatePeer) -> Result {
+    let file = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let device = Device::from_fd(file, "standard input".into(), true)?;
+    let mapping = device.map_mut(..)?;
+    let mut found = vec![0; rustix::param::page_size()];
+    for &offset in &args.offsets {
+        mapping.copy_to(offset as usize, &mut found)?;
+        if found != page_of(args.seed, offset) {
+            return Err(Failure::Different(format!(
+                "not what the first process wrote, in the page at {offset:#x}"
+            )));
+        }
+        mapping.copy_from(offset as usize, &page_of(args.seed + 1, offset))?;
+    }
+    Ok(())
+}

@@ -34,13 +34,13 @@ def failing(guest, command):
 
 
 def test_every_check_passes(guest, each_kind):
-    validated(guest, f"mydrvctl --json --device {each_kind} validate", 0)
+    validated(guest, f"mydrvctl --json --device {each_kind} validate --full", 0)
 
 
 @pytest.mark.lg_feature("qemu")
 def test_pages_are_where_the_driver_says(guest, device):
     """As /dev/mem shows them; the debug kernel keeps memory out of it."""
-    check = validated(guest, f"mydrvctl --json --device {device} validate --quick", 0)["contiguity"]
+    check = validated(guest, f"mydrvctl --json --device {device} validate --quick --full", 0)["contiguity"]
     if guest.is_debug:
         assert "/dev/mem" in check["reason"]
     else:
@@ -108,7 +108,7 @@ def test_a_read_only_buffer_takes_no_data(guest):
 
 def test_failing_check_is_told_everywhere(guest, device):
     """In the exit status, in words, and in the report."""
-    command = f"mydrvctl --device {device} validate --quick --expect-size 4K --report /tmp/report.json"
+    command = f"mydrvctl --device {device} validate --quick --expect buffer0=4K --report /tmp/report.json"
     output, status = guest.execute(command, timeout=120)
     assert status == 1
     assert any("size" in line and "expected" in line for line in output), output

@@ -97,7 +97,7 @@ def test_one_bad_buffer_beside_a_good_one_fails_the_boot(boot):
 
 def test_wrong_size_fails_the_boot(boot):
     """The packages that bitbake writes expect the product's size by themselves."""
-    guest = boot(*one(f'label = "buffer0"; {WITH_CMA}', CMA), product=False, append="systemd.setenv=MYDRV_EXPECT_SIZE=64M")
+    guest = boot(*one(f'label = "buffer0"; {WITH_CMA}', CMA), product=False, append="systemd.setenv=MYDRV_EXPECT=buffer0=64M")
     assert_bad(guest, "size", "4 MiB")
 
 

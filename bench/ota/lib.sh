@@ -125,7 +125,7 @@ make_ota_root() {
     install -m 644 "$uboot_dir/fw_env.config" "$root/etc/fw_env.config"
     install -D -m 644 "$keyring" "$root/usr/lib/rauc/ca.cert.pem"
     # The wait is for a device that never comes, in tests of broken updates.
-    printf 'MYDRV_EXPECT_SIZE=64M\nMYDRV_WAIT=15\n' >>"$root/etc/default/mydrv"
+    printf 'MYDRV_EXPECT=buffer0=64M\nMYDRV_WAIT=15\n' >>"$root/etc/default/mydrv"
     mkdir -p "$root/data"
     chroot "$root" systemctl enable data.mount mydrv-ota-begin.service rauc-mark-good.service bench-settled.service
 }

@@ -11,9 +11,9 @@ MYDRV_OVERLAY:raspberrypi4-64 ??= "mydrv"
 MYDRV_OVERLAY[doc] = "The machine's overlay: the name of a .dtso file that mydrv-overlay finds, without suffix. \"mydrv\" is the layer's own. Empty: the \
 machine is not supported."
 
-MYDRV_EXPECT_SIZE ??= "${@'buffer0=${MYDRV_CMA_SIZE}' if d.getVar('MYDRV_OVERLAY') == 'mydrv' else ''}"
-MYDRV_EXPECT_SIZE[doc] = "What the boot's check expects beside what the device tree says: SIZE of every buffer, or LABEL=SIZE of one. Default: \
-MYDRV_CMA_SIZE of the layer's own overlay. Empty: the device tree alone."
+MYDRV_EXPECT ??= "${@'buffer0=${MYDRV_CMA_SIZE}' if d.getVar('MYDRV_OVERLAY') == 'mydrv' else ''}"
+MYDRV_EXPECT[doc] = "The buffers that the boot's check expects, as LABEL=SIZE or LABEL, separated by spaces; a buffer without a label by its node, \
+/NODE=SIZE. Any other buffer fails the check. Default: buffer0 of MYDRV_CMA_SIZE for the layer's own overlay. Empty: the device tree alone."
 
 MYDRV_ADDRESS_CELLS ??= "2"
 MYDRV_ADDRESS_CELLS[doc] = "#address-cells of the root of the machine's device tree, for the layer's own overlay."

@@ -44,7 +44,7 @@ def test_update(new_device, bundles, server):
     assert device.environment()["BOOT_ORDER"] == "B A"
 
     # Once good, a failing check is reported, and nothing restarts: there is nothing better to return to.
-    device.run("echo MYDRV_EXPECT_SIZE=32M >>/etc/default/mydrv; sync")
+    device.run("echo MYDRV_EXPECT=buffer0=32M >>/etc/default/mydrv; sync")
     device.reboot()
     assert device.settled() == ("B", "1.1.0", "failed")
     device.login()

@@ -43,9 +43,9 @@ do_install() {
 
 # The boot's check expects what the overlay reserves.
 do_install:append() {
-    if [ -n "${MYDRV_EXPECT_SIZE}" ]; then
+    if [ -n "${MYDRV_EXPECT}" ]; then
         install -d ${D}${systemd_system_unitdir}/mydrv-validate.service.d
-        printf '[Service]\nEnvironment=MYDRV_EXPECT_SIZE=%s\n' ${MYDRV_EXPECT_SIZE} >${D}${systemd_system_unitdir}/mydrv-validate.service.d/size.conf
+        printf '[Service]\nEnvironment="MYDRV_EXPECT=%s"\n' "${MYDRV_EXPECT}" >${D}${systemd_system_unitdir}/mydrv-validate.service.d/expect.conf
     fi
 }
 

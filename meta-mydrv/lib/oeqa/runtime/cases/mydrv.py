@@ -49,7 +49,7 @@ class MydrvTest(OERuntimeTestCase):
 
     @OETestDepends(["mydrv.MydrvTest.test_boot_was_good"])
     def test_validate_passes(self):
-        report = json.loads(self.check("mydrvctl --json validate --quick 2>/dev/null"))
+        report = json.loads(self.check("mydrvctl --json validate --quick --full 2>/dev/null"))
         self.assertEqual((report["verdict"], report["failed"]), ("pass", 0), msg=str(report))
         # What the driver has to refuse is part of it.
         refusals = [check for check in report["checks"] if check["id"].startswith("refuse-") and check["verdict"] == "pass"]
@@ -57,7 +57,7 @@ class MydrvTest(OERuntimeTestCase):
 
     @OETestDepends(["mydrv.MydrvTest.test_boot_was_good"])
     def test_wrong_size_is_found(self):
-        self.check("mydrvctl validate --quick --expect-size 4K", status=1)
+        self.check("mydrvctl validate --quick --expect buffer0=4K", status=1)
 
     @OETestDepends(["mydrv.MydrvTest.test_boot_was_good"])
     def test_data_goes_in_and_out(self):

@@ -103,9 +103,27 @@ pub struct Validate {
     #[arg(long, value_name = "PATH")]
     pub report: Option<PathBuf>,
 
-    /// The size that every buffer must have, or only the one of that label
-    #[arg(long, value_name = "[LABEL=]SIZE", env = "MYDRV_EXPECT_SIZE", value_parser = parse_expected_size)]
-    pub expect_size: Option<ExpectedSize>,
+    /// Try what the driver must refuse, and whatever else the boot's check leaves out, too
+    #[arg(long)]
+    pub full: bool,
+
+    /// Write nothing to the buffer of this label, since another core or the boot loader has filled it; may be repeated
+    #[arg(long, value_name = "LABEL")]
+    pub keep: Vec<String>,
+
+    /// How long the test of the memory may take; beyond, it tests a sample and says so
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub time_budget: Option<std::time::Duration>,
+
+    /// A buffer that must exist, and its size; may be repeated. If given, any other buffer is a failure
+    ///
+    /// A buffer without a label is named by its node, e.g. /mydrv-buffer=1M. The variable holds a list, separated by spaces.
+    #[arg(long, value_name = "LABEL[=SIZE]", env = "MYDRV_EXPECT", value_parser = parse_expectations)]
+    pub expect: Vec<Expectations>,
+
+    /// Checks that must run: a skip among them is a failure
+    #[arg(long, value_name = "ID,…", env = "MYDRV_REQUIRE", value_delimiter = ',')]
+    pub require: Vec<String>,
 
     /// How long to wait for the driver, for the device node and for other users to leave
     #[arg(long, value_name = "SECONDS", default_value = "5", env = "MYDRV_WAIT")]
@@ -228,26 +246,41 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large: at most 2^64 - 1 bytes".into())
 }
 
-/// A size that a buffer must have.
+/// A buffer that must exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpectedSize {
-    /// Whose; `None`: every buffer's.
-    pub label: Option<String>,
-    /// The size in bytes.
-    pub bytes: u64,
+pub struct Expectation {
+    /// Its label, or its node (with a slash) where it has none.
+    pub label: String,
+    /// Its size in bytes; `None`: any.
+    pub size: Option<u64>,
 }
 
-/// Parses `[LABEL=]SIZE`.
-pub fn parse_expected_size(text: &str) -> Result<ExpectedSize, String> {
-    let (label, size) = match text.split_once('=') {
-        Some(("", _)) => return Err("give a label before the =, or the size alone".into()),
-        Some((label, size)) => (Some(label.to_owned()), size),
-        None => (None, text),
+/// What one argument expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectations(pub Vec<Expectation>);
+
+/// Parses `LABEL[=SIZE]`, any number of them, separated by white space.
+pub fn parse_expectations(text: &str) -> Result<Expectations, String> {
+    let one = |word: &str| {
+        let (label, size) = match word.split_once('=') {
+            Some((label, size)) => (label, Some(parse_size(size)?)),
+            None => (word, None),
+        };
+        if label.is_empty() {
+            return Err("give a label before the =".to_owned());
+        }
+        Ok(Expectation {
+            label: label.into(),
+            size,
+        })
     };
-    Ok(ExpectedSize {
-        label,
-        bytes: parse_size(size)?,
-    })
+    text.split_whitespace().map(one).collect::<Result<_, _>>().map(Expectations)
+}
+
+/// Parses a number of seconds.
+pub fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds")?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// Parses a byte pattern: pairs of hexadecimal digits.
@@ -312,15 +345,26 @@ mod tests {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert!(parse_size("17179869184G").unwrap_err().contains("too large"));
-        let of = |label: Option<&str>, bytes| {
-            Ok(ExpectedSize {
-                label: label.map(str::to_owned),
-                bytes,
-            })
+    }
+
+    #[test]
+    fn expectations() {
+        let of = |label: &str, size| Expectation {
+            label: label.into(),
+            size,
         };
-        assert_eq!(parse_expected_size("64M"), of(None, 64 << 20));
-        assert_eq!(parse_expected_size("buffer0=0x4000000"), of(Some("buffer0"), 64 << 20));
-        assert!(parse_expected_size("=64M").is_err() && parse_expected_size("buffer0=").is_err());
+        assert_eq!(
+            parse_expectations(" buffer0=0x4000000\tvideo /mydrv-buffer=1M\n").unwrap().0,
+            [
+                of("buffer0", Some(64 << 20)),
+                of("video", None),
+                of("/mydrv-buffer", Some(1 << 20))
+            ]
+        );
+        assert_eq!(parse_expectations("").unwrap().0, []);
+        for text in ["=64M", "buffer0=", "buffer0=1 =", "a=64X"] {
+            assert!(parse_expectations(text).is_err(), "{text}");
+        }
     }
 
     #[test]

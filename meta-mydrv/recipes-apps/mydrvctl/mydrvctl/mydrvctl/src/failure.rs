@@ -13,6 +13,12 @@ pub enum Failure {
     /// A check failed; it has already said so.
     #[error("a check failed")]
     Check,
+    /// Another program has the device; the check has already said so.
+    #[error("the device is in use")]
+    InUse,
+    /// A signal ended the check; it has already said so.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
     /// A comparison failed.
     #[error("{0}")]
     Different(String),
@@ -63,7 +69,9 @@ impl Failure {
             Self::Permission(_) | Self::Device(Error::Permission { .. } | Error::ReadOnly { .. } | Error::NotWritable { .. }) => {
                 4
             }
-            Self::Device(Error::Busy { .. }) => 6,
+            Self::InUse | Self::Device(Error::Busy { .. }) => 6,
+            // As a shell says of a program that a signal ended.
+            Self::Interrupted(signal) => 128 | *signal as u8,
             Self::Device(_) | Self::Io { .. } | Self::Output(_) | Self::Broken(_) => 5,
         }
     }
@@ -73,7 +81,7 @@ impl Failure {
         match self {
             // The reader of a pipe has seen enough (`mydrvctl dump | head`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Check => {}
+            Self::Check | Self::InUse | Self::Interrupted(_) => {}
             failure => eprintln!("mydrvctl: {failure}"),
         }
         ExitCode::from(self.code())

@@ -24,7 +24,7 @@ fn mydrvctl(root: &Path, arguments: &[&str]) -> Output {
         .arg(root)
         .args(arguments)
         .env_remove("MYDRV_DEVICE")
-        .env_remove("MYDRV_EXPECT_SIZE")
+        .env_remove("MYDRV_EXPECT")
         .env_remove("MYDRV_WAIT")
         .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())

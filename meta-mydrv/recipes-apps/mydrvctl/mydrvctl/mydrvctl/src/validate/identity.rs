@@ -83,7 +83,7 @@ pub fn expected_size(context: &Context, node: &Node, region: Option<&Region>) ->
         _ => "whole pages".into(),
     };
     match context.expected_size(node) {
-        Some(size) => format!("{of_tree}, {size} bytes (--expect-size)"),
+        Some(size) => format!("{of_tree}, {size} bytes (--expect)"),
         None => of_tree,
     }
 }
@@ -122,7 +122,7 @@ pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) ->
     if context.expected_size(node).is_some_and(|size| size != found) {
         return fail(
             format!("wrong size: {told}"),
-            "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT_SIZE in /etc/default/mydrv",
+            "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT in /etc/default/mydrv",
         );
     }
     Ok((told, found))

@@ -115,7 +115,6 @@ pub fn zeroing(context: &Context, reader: &Device) -> Outcome {
 /// A pattern that does not depend on what other cells hold.
 pub struct Pattern {
     pub id: &'static str,
-    pub title: &'static str,
     word: fn(usize) -> u64,
 }
 
@@ -123,17 +122,14 @@ pub struct Pattern {
 pub const PATTERNS: &[Pattern] = &[
     Pattern {
         id: "pattern-walking-ones",
-        title: "each data bit alone",
         word: |index| 1 << (index % 64),
     },
     Pattern {
         id: "pattern-55aa",
-        title: "neighbouring bits in opposition",
         word: |index| alternate(index),
     },
     Pattern {
         id: "pattern-aa55",
-        title: "neighbouring bits in opposition, inverted",
         word: |index| !alternate(index),
     },
 ];

@@ -15,7 +15,7 @@ use rustix::{
     mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags},
 };
 
-use super::report::{Report, Spec, fail, skip};
+use super::report::{Problem, Report, Spec, fail};
 
 /// What a probe got: an error, or a word for what it was allowed.
 type Answer = Result<&'static str, Errno>;
@@ -35,16 +35,16 @@ enum Through {
     WritableBuffer,
 }
 
-struct Refusal {
-    id: &'static str,
-    title: &'static str,
+pub struct Refusal {
+    pub id: &'static str,
+    pub title: &'static str,
     expected: &'static [Errno],
     through: Through,
     probe: fn(&Device) -> Answer,
 }
 
 /// The promises, in the order of the driver's ABI documentation.
-const REFUSALS: &[Refusal] = &[
+pub const REFUSALS: &[Refusal] = &[
     Refusal {
         id: "refuse-map-private",
         title: "a private mapping is refused",
@@ -260,14 +260,13 @@ pub fn check(report: &mut Report, reader: (&'static str, Option<&Device>), write
         report.check(
             Spec {
                 id: refusal.id,
-                title: refusal.title,
                 expected,
                 on: reader,
             },
             |reader| {
                 let device = match choose(refusal.through, reader, writer)? {
                     ControlFlow::Continue(device) => device,
-                    ControlFlow::Break(reason) => return skip(reason),
+                    ControlFlow::Break(problem) => return Err(problem),
                 };
                 match (refusal.probe)(device) {
                     Err(errno) if refusal.expected.contains(&errno) => Ok((name(errno), ())),
@@ -283,7 +282,6 @@ pub fn check(report: &mut Report, reader: (&'static str, Option<&Device>), write
     report.check(
         Spec {
             id: "read-at-end",
-            title: "a read at the end finds nothing",
             expected: "0 bytes".into(),
             on: reader,
         },
@@ -303,7 +301,7 @@ fn choose<'a>(
     through: Through,
     reader: &'a Device,
     (check, writer): (&str, Option<&'a Device>),
-) -> Result<ControlFlow<String, &'a Device>, mydrv::Error> {
+) -> Result<ControlFlow<Problem, &'a Device>, mydrv::Error> {
     let read_only = reader.info()?.flags.read_only();
     Ok(match (through, writer) {
         (Through::Reader, _) => ControlFlow::Continue(reader),
@@ -311,9 +309,11 @@ fn choose<'a>(
         (Through::ReadOnlyBuffer, _) if read_only => ControlFlow::Continue(reader),
         (Through::Either, None) if read_only => ControlFlow::Continue(reader),
         (Through::Either | Through::Writer, Some(writer)) => ControlFlow::Continue(writer),
-        (Through::ReadOnlyBuffer, _) => ControlFlow::Break("the buffer is not read-only".into()),
-        (Through::Writer | Through::WritableBuffer, _) if read_only => ControlFlow::Break("the buffer is read-only".into()),
-        _ => ControlFlow::Break(format!("check {check} did not pass")),
+        (Through::ReadOnlyBuffer, _) => ControlFlow::Break(Problem::NotApplicable("the buffer is not read-only".into())),
+        (Through::Writer | Through::WritableBuffer, _) if read_only => {
+            ControlFlow::Break(Problem::NotApplicable("the buffer is read-only".into()))
+        }
+        _ => ControlFlow::Break(Problem::Skip(format!("check {check} did not pass"))),
     })
 }
 

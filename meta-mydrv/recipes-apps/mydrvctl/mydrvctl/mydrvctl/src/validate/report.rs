@@ -11,6 +11,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::checks;
 use crate::{
     failure::{Failure, Result},
     output,
@@ -19,9 +20,9 @@ use crate::{
 /// The version of the report's layout: additions keep it, anything else raises it.
 const SCHEMA: u32 = 1;
 
-/// How a check ended.
+/// How a check ended, and all of them together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// What was found is what was expected.
     Pass,
@@ -29,6 +30,13 @@ pub enum Verdict {
     Fail,
     /// It could not be told; the reason says why.
     Skip,
+    /// The buffer's own properties, or what the command line asks for, leave nothing to check; the reason says which.
+    #[serde(rename = "n/a")]
+    NotApplicable,
+    /// Another program has the buffer; the reason says so. Says nothing for or against the buffer.
+    InUse,
+    /// A signal ended the check; the reason names it. Says nothing for or against the buffer.
+    Interrupted,
 }
 
 /// One check's line in the report.
@@ -46,14 +54,17 @@ pub struct Record {
     pub verdict: Verdict,
     /// What should be.
     pub expected: String,
-    /// What is; null where the check was skipped.
+    /// What is; null where the check neither passed nor failed.
     pub found: Option<String>,
-    /// Why the check was skipped.
+    /// Why the check neither passed nor failed.
     pub reason: Option<String>,
     /// What to do about a failure.
     pub remedy: Option<String>,
     /// How long it took.
     pub duration_ms: f64,
+    /// Whether another check's outcome, which counts already, kept this one from running.
+    #[serde(skip)]
+    excused: bool,
 }
 
 /// Why a check did not pass.
@@ -62,6 +73,13 @@ pub enum Problem {
     Fail(String, String),
     /// Why it cannot be told.
     Skip(String),
+    /// Why there is nothing to check.
+    NotApplicable(String),
+    /// Who has the buffer, as far as that is known.
+    InUse(String),
+    /// The signal that asks the program to end. No check runs after it.
+    #[allow(dead_code, reason = "for checks that wait")]
+    Interrupted(i32),
 }
 
 /// What a check returns: what was found, and what later checks build on.
@@ -72,15 +90,35 @@ pub fn fail<T>(found: impl Into<String>, remedy: impl Into<String>) -> Outcome<T
     Err(Problem::Fail(found.into(), remedy.into()))
 }
 
-/// A skip.
+/// A skip: it should be checked, but cannot be.
 pub fn skip<T>(reason: impl Into<String>) -> Outcome<T> {
     Err(Problem::Skip(reason.into()))
+}
+
+/// Nothing to check: the buffer's own properties, or what the command line asks for, leave nothing.
+pub fn not_applicable<T>(reason: impl Into<String>) -> Outcome<T> {
+    Err(Problem::NotApplicable(reason.into()))
+}
+
+/// Another program has the buffer.
+#[allow(dead_code, reason = "for checks that wait")]
+pub fn in_use<T>(found: impl Into<String>) -> Outcome<T> {
+    Err(Problem::InUse(found.into()))
+}
+
+/// A signal asks the program to end.
+#[allow(dead_code, reason = "for checks that wait")]
+pub fn interrupted<T>(signal: i32) -> Outcome<T> {
+    Err(Problem::Interrupted(signal))
 }
 
 impl From<mydrv::Error> for Problem {
     /// The library's errors name their remedy themselves.
     fn from(error: mydrv::Error) -> Self {
         let text = error.to_string();
+        if matches!(error, mydrv::Error::Busy { .. }) {
+            return Self::InUse(text);
+        }
         match text.rsplit_once("; ") {
             Some((found, remedy)) => Self::Fail(found.into(), remedy.into()),
             None => Self::Fail(text, "see the kernel's log: journalctl -k -g mydrv".into()),
@@ -90,10 +128,8 @@ impl From<mydrv::Error> for Problem {
 
 /// What a check is, apart from what it does.
 pub struct Spec<'a, D> {
-    /// The check's stable name.
+    /// The check's stable name, one of `checks::all()`.
     pub id: &'static str,
-    /// What is checked.
-    pub title: &'static str,
     /// What should be.
     pub expected: String,
     /// The check that this one builds on, and what that one yielded.
@@ -124,8 +160,14 @@ pub struct Report {
     passed: usize,
     failed: usize,
     skipped: usize,
+    not_applicable: usize,
+    in_use: usize,
     duration_ms: f64,
     checks: Vec<Record>,
+    #[serde(skip)]
+    required: Vec<String>,
+    #[serde(skip)]
+    interrupted: Option<i32>,
     #[serde(skip)]
     voice: Voice,
     #[serde(skip)]
@@ -135,8 +177,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// An empty report.
-    pub fn new(mode: &'static str, voice: Voice) -> Self {
+    /// An empty report. A skip of a `required` check is a failure.
+    pub fn new(mode: &'static str, voice: Voice, required: &[String]) -> Self {
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -150,8 +192,12 @@ impl Report {
             passed: 0,
             failed: 0,
             skipped: 0,
+            not_applicable: 0,
+            in_use: 0,
             duration_ms: 0.0,
             checks: Vec::new(),
+            required: required.to_vec(),
+            interrupted: None,
             voice,
             began: Instant::now(),
             device: None,
@@ -175,54 +221,80 @@ impl Report {
     /// Runs one check, unless the one it builds on did not pass, and returns what it yields.
     pub fn check<D, T>(&mut self, spec: Spec<'_, D>, body: impl FnOnce(&D) -> Outcome<T>) -> Option<T> {
         let began = Instant::now();
-        let outcome = match spec.on {
-            (_, Some(base)) => body(base),
-            (id, None) => Err(Problem::Skip(self.blame(id))),
+        let (outcome, excused) = match (self.interrupted, spec.on) {
+            (Some(signal), _) => (Err(Problem::Skip(by_signal(signal))), true),
+            (None, (_, Some(base))) => (body(base), false),
+            (None, (id, None)) => {
+                let (problem, excused) = self.blame(id);
+                (Err(problem), excused)
+            }
+        };
+        let outcome = match outcome {
+            Err(Problem::Skip(reason)) if !excused && self.required.iter().any(|id| id == spec.id) => fail(
+                format!("not checked: {reason}"),
+                format!(
+                    "make the check possible, or take {} out of --require (MYDRV_REQUIRE)",
+                    spec.id
+                ),
+            ),
+            outcome => outcome,
         };
         let (verdict, found, reason, remedy, value) = match outcome {
             Ok((found, value)) => (Verdict::Pass, Some(found), None, None, Some(value)),
             Err(Problem::Fail(found, remedy)) => (Verdict::Fail, Some(found), None, Some(remedy), None),
             Err(Problem::Skip(reason)) => (Verdict::Skip, None, Some(reason), None, None),
+            Err(Problem::NotApplicable(reason)) => (Verdict::NotApplicable, None, Some(reason), None, None),
+            Err(Problem::InUse(reason)) => (Verdict::InUse, None, Some(reason), None, None),
+            Err(Problem::Interrupted(signal)) => {
+                self.interrupted = Some(signal);
+                (Verdict::Interrupted, None, Some(by_signal(signal)), None, None)
+            }
         };
         match verdict {
             Verdict::Pass => self.passed += 1,
             Verdict::Fail => self.failed += 1,
             Verdict::Skip => self.skipped += 1,
+            Verdict::NotApplicable => self.not_applicable += 1,
+            Verdict::InUse => self.in_use += 1,
+            Verdict::Interrupted => {}
         }
         let record = Record {
             number: self.checks.len() + 1,
             id: spec.id,
             device: self.device.clone(),
-            title: spec.title,
+            title: checks::find(spec.id).map_or("", |check| check.title),
             verdict,
             expected: spec.expected,
             found,
             reason,
             remedy,
             duration_ms: began.elapsed().as_secs_f64() * 1e3,
+            excused,
         };
         self.tell(&record);
         self.checks.push(record);
         value
     }
 
-    /// Why a check that builds on `id` cannot run: names the failure at the bottom of it.
-    fn blame(&self, id: &str) -> String {
-        match self.checks.iter().rev().find(|record| record.id == id) {
-            Some(Record {
-                number,
-                verdict: Verdict::Fail,
-                ..
-            }) => format!("check {number} ({id}) failed"),
-            Some(Record {
-                reason: Some(reason), ..
-            }) if reason.starts_with("check ") => reason.clone(),
-            Some(Record {
-                number,
-                reason: Some(reason),
-                ..
-            }) => format!("check {number} ({id}) was skipped: {reason}"),
-            _ => format!("{id} was not checked"),
+    /// Why a check that builds on `id` cannot run: names the outcome at the bottom of it. And whether that one counts already.
+    fn blame(&self, id: &str) -> (Problem, bool) {
+        let Some(base) = self.checks.iter().rev().find(|record| record.id == id) else {
+            return (Problem::Skip(format!("{id} was not checked")), false);
+        };
+        let number = base.number;
+        let reason = base.reason.clone().unwrap_or_default();
+        match base.verdict {
+            Verdict::NotApplicable => (Problem::NotApplicable(reason), false),
+            // It names the check at the bottom itself.
+            Verdict::Skip if reason.starts_with("check ") => (Problem::Skip(reason), base.excused),
+            Verdict::Skip => (
+                Problem::Skip(format!("check {number} ({id}) was skipped: {reason}")),
+                base.excused,
+            ),
+            Verdict::InUse => (Problem::Skip(format!("check {number} ({id}): {reason}")), true),
+            Verdict::Pass | Verdict::Fail | Verdict::Interrupted => {
+                (Problem::Skip(format!("check {number} ({id}) failed")), true)
+            }
         }
     }
 
@@ -237,6 +309,9 @@ impl Report {
                 Verdict::Pass => ("pass", "32"),
                 Verdict::Fail => ("FAIL", "1;31"),
                 Verdict::Skip => ("skip", "33"),
+                Verdict::NotApplicable => ("n/a ", "33"),
+                Verdict::InUse => ("busy", "1;33"),
+                Verdict::Interrupted => ("stop", "1;33"),
             };
             let word = if output::coloured() {
                 format!("\x1b[{colour}m{word}\x1b[0m")
@@ -264,10 +339,12 @@ impl Report {
     /// Sums up, writes the report where it is wanted, and turns it into the command's result.
     pub fn finish(mut self, paths: &[&Path]) -> Result {
         self.duration_ms = self.began.elapsed().as_secs_f64() * 1e3;
-        self.verdict = if self.failed == 0 && self.devices > 0 {
-            Verdict::Pass
-        } else {
-            Verdict::Fail
+        // What is known to be wrong stays wrong, whatever kept the rest from being checked.
+        self.verdict = match (self.failed, self.interrupted, self.in_use) {
+            (0, Some(_), _) => Verdict::Interrupted,
+            (0, None, 1..) => Verdict::InUse,
+            (0, None, 0) if self.passed > 0 && self.devices > 0 => Verdict::Pass,
+            _ => Verdict::Fail,
         };
         for path in paths {
             self.save(path).map_err(Failure::io(path))?;
@@ -275,21 +352,28 @@ impl Report {
         if self.voice == Voice::Json {
             output::json(&self)?;
         } else {
-            let verdict = if self.verdict == Verdict::Pass { "passed" } else { "FAILED" };
+            let verdict = match self.verdict {
+                Verdict::Pass => "passed",
+                Verdict::InUse => "put off, the device is in use",
+                Verdict::Interrupted => "interrupted",
+                _ => "FAILED",
+            };
             let line = format!(
-                "validation {verdict}: {} checks passed, {} failed, {} skipped; devices: {}; {:.1} s",
+                "validation {verdict}: {} checks passed, {} failed, {} skipped, {} n/a; devices: {}; {:.1} s",
                 self.passed,
                 self.failed,
                 self.skipped,
+                self.not_applicable,
                 self.devices,
                 self.duration_ms / 1e3,
             );
             let _ = writeln!(io::stdout(), "{line}");
         }
-        if self.verdict == Verdict::Pass {
-            Ok(())
-        } else {
-            Err(Failure::Check)
+        match (self.verdict, self.interrupted) {
+            (Verdict::Pass, _) => Ok(()),
+            (Verdict::InUse, _) => Err(Failure::InUse),
+            (Verdict::Interrupted, Some(signal)) => Err(Failure::Interrupted(signal)),
+            _ => Err(Failure::Check),
         }
     }
 
@@ -303,6 +387,10 @@ impl Report {
         file.sync_all()?;
         fs::rename(&partial, path)
     }
+}
+
+fn by_signal(signal: i32) -> String {
+    format!("interrupted by signal {signal}")
 }
 
 /// sd-daemon(3)'s prefix for errors, where standard error goes to the journal. The variable alone does not tell: it is inherited by
@@ -320,7 +408,6 @@ mod tests {
     fn spec<'a, D>(id: &'static str, on: (&'static str, Option<&'a D>)) -> Spec<'a, D> {
         Spec {
             id,
-            title: "title",
             expected: "a".into(),
             on,
         }
@@ -328,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_check_is_skipped_with_the_name_of_the_one_that_failed() {
-        let mut report = Report::new("full", Voice::Failures);
+        let mut report = Report::new("full", Voice::Failures, &[]);
         let first = report.check(spec("first", ("start", Some(&()))), |()| fail::<u8>("b", "do c"));
         let second = report.check(spec("second", ("first", first.as_ref())), |_| Ok(("never".into(), 1_u8)));
         assert_eq!(second, None);
@@ -341,21 +428,25 @@ mod tests {
 
     #[test]
     fn passing_needs_a_device() {
-        let report = Report::new("full", Voice::Failures);
+        let report = Report::new("full", Voice::Failures, &[]);
         assert!(report.finish(&[]).is_err());
-        let mut report = Report::new("full", Voice::Failures);
+        let mut report = Report::new("full", Voice::Failures, &[]);
         report.begin_device("/buffer".into());
+        report.check(spec("node", ("start", Some(&()))), |()| Ok(("b".into(), ())));
         assert!(report.finish(&[]).is_ok());
     }
 
     #[test]
     fn library_errors_become_finding_and_remedy() {
-        let Problem::Fail(found, remedy) = Problem::from(mydrv::Error::Busy {
-            path: "/dev/mydrv0".into(),
-        }) else {
+        let path = || "/dev/mydrv0".into();
+        let Problem::Fail(found, remedy) = Problem::from(mydrv::Error::Gone { path: path() }) else {
             panic!()
         };
-        assert_eq!(found, "/dev/mydrv0: in use by another program");
-        assert!(remedy.starts_with("find it with `fuser"), "{remedy}");
+        assert_eq!(found, "/dev/mydrv0: the device is gone, its driver was unbound");
+        assert!(remedy.starts_with("open it again"), "{remedy}");
+        assert!(matches!(
+            Problem::from(mydrv::Error::Busy { path: path() }),
+            Problem::InUse(_)
+        ));
     }
 }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+
+//! Data lines and address lines: a few places, each put back before the next.
+
+use crate::{
+    PAGE_LINES,
+    algorithm::{Algorithm, Fault, Site, Stopped},
+    line::{LINE_BYTES, LINE_WORDS, Line},
+    memory::Memory,
+    plan::BLOCK_PAGES,
+    run::Host,
+};
+
+/// A fault's first place, and how many there are.
+#[derive(Default)]
+struct Found {
+    first: Option<Site>,
+    count: u64,
+    bits: u64,
+}
+
+impl Found {
+    fn compare(&mut self, word: usize, wanted: u64, found: u64) {
+        if wanted != found {
+            let offset = (word * 8) as u64;
+            self.first = self.first.or(Some(Site::Word { offset, wanted, found }));
+            self.count += 1;
+            self.bits |= wanted ^ found;
+        }
+    }
+
+    fn fault(self, algorithm: Algorithm) -> Option<Fault> {
+        let (count, bits) = (self.count, self.bits);
+        self.first.map(|first| Fault {
+            algorithm,
+            first,
+            count,
+            bits,
+        })
+    }
+}
+
+/// Walking ones in one line and walking zeros in its neighbour, then the other way round: for each bit, the data lines must carry the one
+/// pattern and right after it its complement, so that none that is open still holds the value from before. At the first and the last two lines
+/// of each run of pages, and of each 2 MiB in it.
+pub(crate) fn data_lines<M: Memory, H: Host>(memory: &M, host: &H, pages: &[usize]) -> Result<Option<Fault>, Stopped> {
+    let mut found = Found::default();
+    let runs = pages.chunk_by(|a, b| a + 1 == *b && !b.is_multiple_of(BLOCK_PAGES));
+    for run in runs {
+        if host.stop() {
+            return Err(Stopped);
+        }
+        for line in [run[0] * PAGE_LINES, (run[run.len() - 1] + 1) * PAGE_LINES - 2] {
+            let pair = [line, line + 1];
+            let saved = pair.map(|line| memory.read(line));
+            for bit in 0..LINE_BYTES * 8 {
+                let mut words = [0; LINE_WORDS];
+                words[bit / 64] = 1 << (bit % 64);
+                let one = Line::from_words(words);
+                let zero = Line::from_words(words.map(|word| !word));
+                for written in [[one, zero], [zero, one]] {
+                    put(memory, pair, written);
+                    for (line, wanted) in pair.into_iter().zip(written) {
+                        let difference = memory.read(line).xor(wanted);
+                        if difference.any(difference) {
+                            let words = wanted.words().into_iter().zip(difference.words()).enumerate();
+                            for (index, (wanted, difference)) in words {
+                                found.compare(line * LINE_WORDS + index, wanted, wanted ^ difference);
+                            }
+                        }
+                    }
+                }
+            }
+            put(memory, pair, saved);
+        }
+    }
+    Ok(found.fault(Algorithm::DataLines))
+}
+
+/// Writes two lines and sees to it that they are in memory.
+fn put<M: Memory>(memory: &M, lines: [usize; 2], values: [Line; 2]) {
+    for (line, value) in lines.into_iter().zip(values) {
+        memory.write(line, value);
+        memory.flush(line);
+    }
+    memory.settle(lines[0]..lines[1] + 1);
+}
+
+/// One place at each power of two from a base: the base and no other must change when it is written, and each place must change alone. From the
+/// first word by walking ones, from the last that walking zeros can reach by those; each with either polarity of the data.
+pub(crate) fn address_lines<M: Memory>(memory: &M) -> Option<Fault> {
+    let words = memory.lines() * LINE_WORDS;
+    let mut found = Found::default();
+    // So many address lines have both values among the words; a word more than a power of two has one place more.
+    let bits = usize::BITS - words.leading_zeros() - 1;
+    let zeros = (1 << bits) - 1;
+    for base in [0, zeros] {
+        let mut places: Vec<_> = (0..usize::BITS)
+            .map(|bit| base ^ 1_usize.checked_shl(bit).unwrap_or(0))
+            .collect();
+        places.retain(|&place| place < words);
+        places.insert(0, base);
+        let saved: Vec<_> = places.iter().map(|&place| memory.read_word(place)).collect();
+        for background in [0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa_u64] {
+            for &place in &places {
+                write(memory, place, background);
+            }
+            for &changed in &places {
+                write(memory, changed, !background);
+                for &place in &places {
+                    let wanted = if place == changed { !background } else { background };
+                    found.compare(place, wanted, memory.read_word(place));
+                }
+                // All of them: what a line that is stuck spoilt, too.
+                for &place in &places {
+                    write(memory, place, background);
+                }
+            }
+        }
+        for (&place, saved) in places.iter().zip(saved) {
+            write(memory, place, saved);
+        }
+    }
+    found.fault(Algorithm::AddressLines)
+}
+
+fn write<M: Memory>(memory: &M, word: usize, value: u64) {
+    let line = word / LINE_WORDS;
+    memory.write_word(word, value);
+    memory.flush(line);
+    memory.settle(line..line + 1);
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+
+//! The memory under test: what the algorithms ask of it, and memory that is mapped into this process.
+
+use std::{cell::Cell, marker::PhantomData, ops::Range, ptr};
+
+use crate::{
+    flush::Instruction,
+    line::{LINE_BYTES, LINE_WORDS, Line},
+};
+
+/// Memory under test. Each access happens as it is written, in this order: none is merged, split by whole words, repeated or left out.
+pub trait Memory {
+    /// How many lines of 64 bytes there are; a multiple of [`PAGE_LINES`](crate::PAGE_LINES).
+    fn lines(&self) -> usize;
+
+    /// Reads a line.
+    fn read(&self, line: usize) -> Line;
+
+    /// Writes a line.
+    fn write(&self, line: usize, value: Line);
+
+    /// Reads a 64-bit word; `word` counts those from the start.
+    fn read_word(&self, word: usize) -> u64;
+
+    /// Writes a 64-bit word.
+    fn write_word(&self, word: usize, value: u64);
+
+    /// Begins to write a line back to memory and to drop it from every cache, so that the next read comes from memory.
+    fn flush(&self, line: usize);
+
+    /// Ends it: returns when what was written to these lines, each of which was given to [`flush`](Self::flush), is in memory.
+    fn settle(&self, lines: Range<usize>);
+}
+
+/// Memory that is mapped into this process.
+#[derive(Debug)]
+pub struct Mapped<'a> {
+    start: *mut u8,
+    lines: usize,
+    flush: Option<Instruction>,
+    flushed: Cell<u64>,
+    life: PhantomData<&'a ()>,
+}
+
+impl Mapped<'_> {
+    /// `len` bytes at `start`, of which a remainder that is no whole page of 4096 bytes is left out. `flush` is the processor's instruction
+    /// for it; `None` where the mapping is not cached, or where there is none.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are mapped for reading and writing as long as the lifetime, `start` is a multiple of 64, and no reference points there.
+    pub unsafe fn new(start: *mut u8, len: usize, flush: Option<Instruction>) -> Self {
+        debug_assert!(start.addr().is_multiple_of(LINE_BYTES));
+        Self {
+            start,
+            lines: len / crate::PAGE_BYTES * crate::PAGE_LINES,
+            flush,
+            flushed: Cell::new(0),
+            life: PhantomData,
+        }
+    }
+
+    /// How many lines have been flushed by the processor's instruction.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.get()
+    }
+
+    #[inline(always)]
+    fn line(&self, line: usize) -> *mut u8 {
+        debug_assert!(line < self.lines);
+        self.start.wrapping_add(line * LINE_BYTES)
+    }
+
+    fn word(&self, word: usize) -> *mut u64 {
+        assert!(word < self.lines * LINE_WORDS);
+        self.start.wrapping_add(word * 8).cast()
+    }
+}
+
+impl Memory for Mapped<'_> {
+    fn lines(&self) -> usize {
+        self.lines
+    }
+
+    #[inline(always)]
+    fn read(&self, line: usize) -> Line {
+        let from = self.line(line);
+        // SAFETY: the line lies within the mapping, by `new`'s contract and the algorithms' ranges.
+        unsafe { load(from) }
+    }
+
+    #[inline(always)]
+    fn write(&self, line: usize, value: Line) {
+        let to = self.line(line);
+        // SAFETY: as above.
+        unsafe { store(to, value) };
+    }
+
+    fn read_word(&self, word: usize) -> u64 {
+        // SAFETY: `word` proved the range.
+        unsafe { ptr::read_volatile(self.word(word)) }
+    }
+
+    fn write_word(&self, word: usize, value: u64) {
+        // SAFETY: `word` proved the range.
+        unsafe { ptr::write_volatile(self.word(word), value) }
+    }
+
+    #[inline(always)]
+    fn flush(&self, line: usize) {
+        if let Some(flush) = self.flush {
+            // SAFETY: the line lies within the mapping; flushing changes nothing that the process sees.
+            unsafe { flush.line(self.line(line)) };
+        }
+    }
+
+    fn settle(&self, lines: Range<usize>) {
+        if let Some(flush) = self.flush {
+            // SAFETY: as for `flush`.
+            unsafe { flush.rest(self.line(lines.start), lines.len() * LINE_BYTES) };
+            self.flushed.set(self.flushed.get() + lines.len() as u64);
+        }
+        crate::flush::barrier();
+    }
+}
+
+/// Two instructions of 32 bytes each.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn load(from: *const u8) -> Line {
+    let (a, b, c, d);
+    // SAFETY: the caller vouches for 64 readable bytes.
+    unsafe {
+        std::arch::asm!(
+            "ldp {a:q}, {b:q}, [{from}]",
+            "ldp {c:q}, {d:q}, [{from}, #32]",
+            from = in(reg) from,
+            a = out(vreg) a, b = out(vreg) b, c = out(vreg) c, d = out(vreg) d,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    Line([a, b, c, d])
+}
+
+/// Two instructions of 32 bytes each.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn store(to: *mut u8, line: Line) {
+    let [a, b, c, d] = line.0;
+    // SAFETY: the caller vouches for 64 writable bytes.
+    unsafe {
+        std::arch::asm!(
+            "stp {a:q}, {b:q}, [{to}]",
+            "stp {c:q}, {d:q}, [{to}, #32]",
+            to = in(reg) to,
+            a = in(vreg) a, b = in(vreg) b, c = in(vreg) c, d = in(vreg) d,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+#[inline(always)]
+unsafe fn load(from: *const u8) -> Line {
+    // SAFETY: the caller vouches for 64 readable bytes, aligned.
+    Line(std::array::from_fn(|i| unsafe {
+        ptr::read_volatile(from.cast::<u64>().add(i))
+    }))
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+#[inline(always)]
+unsafe fn store(to: *mut u8, line: Line) {
+    for (i, word) in line.0.into_iter().enumerate() {
+        // SAFETY: the caller vouches for 64 writable bytes, aligned.
+        unsafe { ptr::write_volatile(to.cast::<u64>().add(i), word) };
+    }
+}

@@ -42,7 +42,9 @@ struct State {
     /// written, only while it is seen here under the lock.
     memory: Option<Memory>,
     /// Open files; a mapping keeps its file open.
-    users: usize,
+    users: u32,
+    /// Files opened for writing since the device was bound.
+    opened_for_writing: u64,
     /// No file has been open for writing since the memory was last zeroed.
     pristine: bool,
 }
@@ -54,7 +56,7 @@ impl Buffer {
                 dev: dev.into(),
                 config,
                 anchor: Anchor::new()?,
-                state <- new_mutex!(State { memory: Some(memory), users: 0, pristine: true }),
+                state <- new_mutex!(State { memory: Some(memory), users: 0, opened_for_writing: 0, pristine: true }),
             }),
             GFP_KERNEL,
         )
@@ -73,6 +75,8 @@ impl Buffer {
         let mut info = MydrvInfo {
             abi_version: MYDRV_ABI_VERSION,
             cache_mode: config.cache_mode.abi(),
+            open_files: state.users,
+            opened_for_writing: state.opened_for_writing,
             label: config.label,
             ..MydrvInfo::default()
         };
@@ -97,6 +101,7 @@ impl Buffer {
         }
         state.users += 1;
         if writable {
+            state.opened_for_writing += 1;
             state.pristine = false;
         }
         Ok(())

@@ -13,7 +13,7 @@ pub const MYDRV_ABI_VERSION: u32 = 1;
 pub const MYDRV_LABEL_BYTES: usize = 32;
 
 /// `_IOR(0xD8, 0x00, struct MydrvInfo)`: describes the buffer. Never fails but with `ENODEV` (the device is gone) or `EFAULT`.
-pub const MYDRV_IOC_INFO: u32 = 0x8058_d800;
+pub const MYDRV_IOC_INFO: u32 = 0x8060_d800;
 
 /// `_IOW(0xD8, 0x01, struct MydrvSync)`: hands a range of a cached buffer from the processor to the device or back.
 ///
@@ -71,8 +71,11 @@ pub struct MydrvInfo {
     pub region_size_bytes: u64,
     /// `MYDRV_CACHE_*`.
     pub cache_mode: u32,
-    /// 0.
-    pub reserved: u32,
+    /// How many files are open now, the caller's own among them. A mapping keeps its file open.
+    pub open_files: u32,
+    /// How many files have been opened for writing since the device was bound: another number later says that somebody who may have
+    /// changed the buffer came meanwhile, even if they have left again.
+    pub opened_for_writing: u64,
     /// The `label` of the device tree, NUL-terminated; empty where it has none.
     pub label: [u8; MYDRV_LABEL_BYTES],
 }
@@ -101,5 +104,5 @@ const _: () = assert!(MYDRV_IOC_INFO == ioc(2, 0x00, size_of::<MydrvInfo>()));
 const _: () = assert!(MYDRV_IOC_SYNC == ioc(1, 0x01, size_of::<MydrvSync>()));
 
 // No padding: the fields fill the structures.
-const _: () = assert!(size_of::<MydrvInfo>() == 2 * 4 + 5 * 8 + 2 * 4 + MYDRV_LABEL_BYTES);
+const _: () = assert!(size_of::<MydrvInfo>() == 2 * 4 + 5 * 8 + 2 * 4 + 8 + MYDRV_LABEL_BYTES);
 const _: () = assert!(size_of::<MydrvSync>() == 2 * 8 + 2 * 4);

@@ -2,7 +2,11 @@
 
 //! What each call allows and refuses, and by which errno: mmap, ioctl, and the file operations.
 
-use std::{fs, os::fd::AsRawFd, process};
+use std::{
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+    process,
+};
 
 use libc::{
     EACCES, EBADF, EFAULT, EINVAL, EIO, ENODEV, ENOSPC, ENOTTY, ENXIO, EOPNOTSUPP, EOVERFLOW, EPERM, ERANGE, EROFS, MAP_PRIVATE,
@@ -246,6 +250,40 @@ fn placement(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// INFO counts the files that are open, and those that ever were for writing; a mapping keeps its file open.
+fn open_files(device: &Device, reader: &OwnedFd) -> Outcome {
+    let before = info(reader)?;
+    let second = device.open(O_RDONLY)?;
+    let both = info(reader)?;
+    equal("open files, one more", both.open_files, before.open_files + 1)?;
+    equal(
+        "files opened for writing, none of them",
+        both.opened_for_writing,
+        before.opened_for_writing,
+    )?;
+    let mapping = map(&second, sys::page(), R, 0)?;
+    drop(second);
+    equal(
+        "open files, one of them by its mapping",
+        info(reader)?.open_files,
+        both.open_files,
+    )?;
+    drop(mapping);
+    let after = info(reader)?;
+    equal("open files, one less", after.open_files, before.open_files)?;
+    if after.flags & MYDRV_FLAG_READ_ONLY == 0 {
+        drop(device.open(O_RDWR)?);
+        let after = info(reader)?;
+        equal(
+            "files opened for writing, one more",
+            after.opened_for_writing,
+            before.opened_for_writing + 1,
+        )?;
+        equal("open files, that one gone", after.open_files, before.open_files)?;
+    }
+    Ok(())
+}
+
 fn equal_word(mapping: &Mapping, offset: usize, expected: u64) -> Outcome {
     let found = mapping.get(offset);
     if found != expected {
@@ -265,7 +303,7 @@ pub fn ioctl(device: &Device) -> Outcome {
         info.size_bytes != 0 && info.size_bytes % page == 0,
         info.size_bytes,
     )?;
-    equal("reserved", info.reserved, 0)?;
+    open_files(device, &reader)?;
     holds("the label ends", info.label.contains(&0), info.label)?;
     holds(
         "root sees addresses",

@@ -6,6 +6,8 @@ use std::{
     ops::{Bound, RangeBounds},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use mydrv_abi::{
@@ -50,6 +52,7 @@ pub enum Direction {
 pub struct OpenOptions {
     write: bool,
     lock: Lock,
+    wait: Duration,
 }
 
 impl OpenOptions {
@@ -70,28 +73,67 @@ impl OpenOptions {
         self
     }
 
+    /// How long to wait for other users to leave, where the lock keeps this one out: at most so long; not at all unless this is called; with
+    /// [`Duration::MAX`] until they leave. A signal does not end the wait.
+    ///
+    /// A program that starts with the system waits for the boot's check in this way, or better by systemd: `After=mydrv-ready.target`.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
     /// Opens the device: a path, an index or a label.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Permission`]; [`Error::ReadOnly`] if writing is asked of a read-only buffer; [`Error::Busy`] if
-    /// the lock is not to be had at once; [`Error::NotMydrv`] if the file is something else; [`Error::Abi`] if the driver is too old.
+    /// [`Error::NotFound`], [`Error::Ambiguous`], [`Error::Permission`]; [`Error::ReadOnly`] if writing is asked of a read-only buffer;
+    /// [`Error::Busy`] if the lock is not to be had in [time](Self::wait); [`Error::Gone`] if the device went meanwhile; [`Error::NotMydrv`] if the
+    /// file is something else; [`Error::Abi`] if the driver is too old.
     pub fn open(&self, device: impl Into<Selector>) -> Result<Device> {
         let path = device.into().resolve_in(Path::new("/"))?;
         let access = if self.write { OFlags::RDWR } else { OFlags::RDONLY };
-        let failed = |call| move |errno| (call, errno);
         let fd = rustix::fs::open(&path, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-            .map_err(failed("open"))
-            .and_then(|fd| {
-                let operation = match self.lock {
-                    Lock::Shared => FlockOperation::NonBlockingLockShared,
-                    Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
-                    Lock::None => return Ok(fd),
-                };
-                rustix::fs::flock(&fd, operation).map_err(failed("flock")).map(|()| fd)
-            })
-            .map_err(|(call, errno)| Error::from_errno(&path, call, errno))?;
+            .map_err(|errno| Error::from_errno(&path, "open", errno))?;
+        match self.lock {
+            Lock::Shared => lock(
+                &fd,
+                FlockOperation::LockShared,
+                FlockOperation::NonBlockingLockShared,
+                self.wait,
+            ),
+            Lock::Exclusive => lock(
+                &fd,
+                FlockOperation::LockExclusive,
+                FlockOperation::NonBlockingLockExclusive,
+                self.wait,
+            ),
+            Lock::None => Ok(()),
+        }
+        .map_err(|errno| Error::from_errno(&path, "flock", errno))?;
         Device::from_fd(fd, path, self.write)
+    }
+}
+
+/// flock(2) knows no time-out, so between never and for ever this asks again and again, seldom after a while.
+fn lock(fd: &OwnedFd, blocking: FlockOperation, at_once: FlockOperation, wait: Duration) -> rustix::io::Result<()> {
+    let deadline = Instant::now().checked_add(wait);
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match (
+            rustix::fs::flock(fd, if deadline.is_none() { blocking } else { at_once }),
+            deadline,
+        ) {
+            (Err(Errno::INTR), _) => {}
+            (Err(Errno::WOULDBLOCK), Some(deadline)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(Errno::WOULDBLOCK);
+                }
+                thread::sleep(pause.min(left));
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            (done, _) => return done,
+        }
     }
 }
 
@@ -373,5 +415,38 @@ mod tests {
         let error = OpenOptions::new().open(path.as_path()).unwrap_err();
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(error, Error::Busy { .. }), "{error}");
+    }
+
+    /// What `wait` makes of a lock that somebody holds for a while, or for good.
+    #[test]
+    fn a_wait_ends_when_the_user_leaves_or_when_its_time_is_over() {
+        let open = |path: &Path, wait| OpenOptions::new().lock(Lock::Exclusive).wait(wait).open(path);
+        for (wait, leaves) in [
+            (Duration::ZERO, false),
+            (Duration::from_millis(30), false),
+            (Duration::from_secs(600), true),
+            (Duration::MAX, true),
+        ] {
+            let path = std::env::temp_dir().join(format!("mydrv-wait-{}-{wait:?}", std::process::id()));
+            let holder = std::fs::File::create(&path).unwrap();
+            rustix::fs::flock(&holder, FlockOperation::LockShared).unwrap();
+            let began = Instant::now();
+            let error = thread::scope(|scope| {
+                let waiter = scope.spawn(|| open(&path, wait).unwrap_err());
+                thread::sleep(Duration::from_millis(40));
+                if leaves {
+                    assert!(!waiter.is_finished());
+                    drop(holder);
+                }
+                waiter.join().unwrap()
+            });
+            std::fs::remove_file(&path).unwrap();
+            if leaves {
+                // It got the lock, and then it turned out that the file is no device.
+                assert!(matches!(error, Error::NotMydrv { .. }), "{error}");
+            } else {
+                assert!(matches!(error, Error::Busy { .. }) && began.elapsed() >= wait, "{error}");
+            }
+        }
     }
 }

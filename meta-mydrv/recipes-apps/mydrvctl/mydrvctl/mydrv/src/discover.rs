@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 pub enum Selector {
     /// A device node, e.g. `/dev/mydrv0`: any text with a slash.
     Path(PathBuf),
-    /// The N of `/dev/mydrvN`: any decimal number.
+    /// The N of `/dev/mydrvN`: digits alone, which no label is.
     Index(u32),
-    /// The `label` of the device tree: anything else.
+    /// The `label` of the device tree: anything else. Letters, digits, `.`, `_` and `-`, a letter first.
     Label(String),
 }
 
@@ -28,7 +28,10 @@ impl FromStr for Selector {
     fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
         Ok(if text.contains('/') {
             Self::Path(text.into())
-        } else if let Ok(index) = text.parse() {
+        } else if text.bytes().all(|byte| byte.is_ascii_digit())
+            && let Ok(index) = text.parse()
+        {
+            // The standard library would take a sign as well.
             Self::Index(index)
         } else {
             Self::Label(text.into())
@@ -71,18 +74,25 @@ impl Selector {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]: no device has the label. [`Error::System`]: sysfs cannot be read.
+    /// [`Error::NotFound`]: no device has the label. [`Error::Ambiguous`]: more than one has it. [`Error::System`]: sysfs cannot be read.
     pub fn resolve_in(&self, root: &Path) -> Result<PathBuf> {
         match self {
             Self::Path(path) => Ok(path.clone()),
             Self::Index(index) => Ok(root.join(format!("dev/mydrv{index}"))),
-            Self::Label(label) => discover_in(root)?
-                .into_iter()
-                .find(|candidate| candidate.label.as_ref() == Some(label))
-                .map(|candidate| candidate.path)
-                .ok_or_else(|| Error::NotFound {
-                    device: self.to_string(),
-                }),
+            Self::Label(label) => {
+                let mut found = discover_in(root)?;
+                found.retain(|candidate| candidate.label.as_ref() == Some(label));
+                match &mut *found {
+                    [] => Err(Error::NotFound {
+                        device: self.to_string(),
+                    }),
+                    [only] => Ok(std::mem::take(&mut only.path)),
+                    several => Err(Error::Ambiguous {
+                        device: self.to_string(),
+                        paths: several.iter().map(|candidate| candidate.path.clone()).collect(),
+                    }),
+                }
+            }
         }
     }
 }
@@ -99,7 +109,7 @@ pub struct Candidate {
     pub sysfs: PathBuf,
     /// Its node in `/sys/firmware/devicetree/base`, with every link followed.
     pub of_node: Option<PathBuf>,
-    /// The node's `label`.
+    /// The node's `label`; `None` where it has none or an empty one.
     pub label: Option<String>,
 }
 
@@ -133,7 +143,7 @@ pub fn discover_in(root: &Path) -> Result<Vec<Candidate>> {
     let mut found: Vec<_> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name().into_string().ok()?;
-            let index = name.strip_prefix("mydrv")?.parse().ok()?;
+            let index = name.strip_prefix("mydrv")?.parse::<u32>().ok()?;
             let sysfs = class.join(&name);
             let of_node = fs::canonicalize(sysfs.join("device/of_node")).ok();
             let label = of_node
@@ -144,7 +154,8 @@ pub fn discover_in(root: &Path) -> Result<Vec<Candidate>> {
                         bytes.pop();
                     }
                     String::from_utf8_lossy(&bytes).into_owned()
-                });
+                })
+                .filter(|label| !label.is_empty());
             Some(Candidate {
                 index,
                 path: root.join("dev").join(name),
@@ -169,6 +180,11 @@ mod tests {
         assert_eq!(Selector::from("3"), Selector::Index(3));
         assert_eq!(Selector::from("camera"), Selector::Label("camera".into()));
         assert_eq!(Selector::from("3d"), Selector::Label("3d".into()));
+        assert_eq!(Selector::from("+3"), Selector::Label("+3".into()));
+        assert_eq!(Selector::from("-3"), Selector::Label("-3".into()));
+        assert_eq!(Selector::from("٣"), Selector::Label("٣".into()));
+        assert_eq!(Selector::from("4294967296"), Selector::Label("4294967296".into()));
+        assert_eq!(Selector::from(""), Selector::Label("".into()));
     }
 
     #[test]
@@ -177,6 +193,58 @@ mod tests {
             Selector::Index(2).resolve_in(Path::new("/x")).unwrap(),
             Path::new("/x/dev/mydrv2")
         );
+    }
+
+    /// Devices 0, 1, … with these labels, in a folder that stands in for the system.
+    fn system(name: &str, labels: &[Option<&str>]) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("mydrv-discover-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        for (index, label) in labels.iter().enumerate() {
+            let device = root.join(format!("sys/class/misc/mydrv{index}/device"));
+            fs::create_dir_all(&device).unwrap();
+            fs::create_dir_all(root.join(format!("node{index}"))).unwrap();
+            std::os::unix::fs::symlink(root.join(format!("node{index}")), device.join("of_node")).unwrap();
+            if let Some(label) = label {
+                fs::write(root.join(format!("node{index}/label")), format!("{label}\0")).unwrap();
+            }
+        }
+        root
+    }
+
+    #[test]
+    fn each_name_is_one_device_or_refused() {
+        // Every kind of character that the binding allows, at every place where it may stand.
+        let longest = "a".repeat(31);
+        let labels = ["camera", "camera2", "Camera", "a.b_c-d", "a", "z-", "mydrv1", &longest];
+        let mut all: Vec<_> = labels.iter().map(|label| Some(*label)).collect();
+        all.extend([None, Some("")]);
+        let root = system("names", &all);
+        for (index, label) in labels.iter().enumerate() {
+            let path = Selector::from(*label).resolve_in(&root).unwrap();
+            assert_eq!(path, root.join(format!("dev/mydrv{index}")), "{label}");
+            assert_eq!(path, Selector::from(&*index.to_string()).resolve_in(&root).unwrap());
+        }
+        for none in ["", "cam", "camera3", "CAMERA", "+3", "99999999999", "a.b_c-d\0"] {
+            let error = Selector::from(none).resolve_in(&root).unwrap_err();
+            assert!(matches!(error, Error::NotFound { .. }), "{none}: {error}");
+        }
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn two_devices_of_one_label_are_told_not_chosen_from() {
+        let root = system("twins", &[Some("camera"), Some("other"), Some("camera")]);
+        let error = Selector::from("camera").resolve_in(&root).unwrap_err();
+        let Error::Ambiguous { paths, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(*paths, [root.join("dev/mydrv0"), root.join("dev/mydrv2")]);
+        assert!(
+            error.to_string().contains("dev/mydrv0, ") && error.to_string().contains("; "),
+            "{error}"
+        );
+        assert!(Selector::from("other").resolve_in(&root).is_ok());
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

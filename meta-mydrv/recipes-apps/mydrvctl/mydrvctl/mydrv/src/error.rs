@@ -22,6 +22,18 @@ pub enum Error {
         device: String,
     },
 
+    /// More than one device has this label.
+    #[error(
+        "{device}: the label of several devices: {}; choose one by its path, and give each buffer a label of its own in the device tree",
+        paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Ambiguous {
+        /// The label that was asked for.
+        device: String,
+        /// The devices that have it.
+        paths: Vec<PathBuf>,
+    },
+
     /// The caller may not open the device.
     #[error("{path}: permission denied; become a member of the group mydrv (usermod -aG mydrv USER, then log in again)", path = path.display())]
     Permission {

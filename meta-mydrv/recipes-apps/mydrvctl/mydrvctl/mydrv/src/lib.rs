@@ -17,13 +17,15 @@
 //! What the buffer holds may change at any time: the device writes to it, and so may other processes. Hence [`Mapping`] reads and
 //! writes by volatile access, and plain slices are `unsafe`: their caller vouches that nobody else touches those bytes meanwhile.
 //!
-//! When the driver is unbound or its module removed, calls answer [`Error::Gone`], and touching a mapping raises `SIGBUS`.
+//! When the driver is unbound or its module removed, calls answer [`Error::Gone`], and touching a mapping raises `SIGBUS`, which ends the program. After
+//! [`sigbus::install`] it does not: the calls that touch a mapping answer [`Error::Gone`] too.
 
 mod device;
 mod discover;
 mod error;
 mod info;
 mod mapping;
+pub mod sigbus;
 
 pub use device::{Device, Direction, Lock, OpenOptions};
 pub use discover::{Candidate, Selector, discover, discover_in};

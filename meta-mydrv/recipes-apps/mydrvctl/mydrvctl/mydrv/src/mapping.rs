@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The buffer in this process's memory. The crate's unsafe code is here and in the two ioctls of `device.rs`.
+//! The buffer in this process's memory. The crate's unsafe code is here, in `sigbus.rs`, and in the two ioctls of `device.rs`.
 
 use std::{
     ffi::c_void,
@@ -16,6 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::{
     device::Device,
     error::{Error, Result},
+    sigbus::Place,
 };
 
 mod sealed {
@@ -44,6 +45,7 @@ pub struct Mapping<'d> {
     len: usize,
     /// How far into its first page `data` starts; what `munmap` must be given lies that far before it.
     lead: usize,
+    place: &'static Place,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; nothing in here is tied to the one that made it.
@@ -91,6 +93,11 @@ impl<'d> Mapping<'d> {
             data,
             len,
             lead,
+            place: Place::take(
+                base as usize,
+                (lead + len).next_multiple_of(rustix::param::page_size()),
+                write,
+            ),
         })
     }
 
@@ -106,22 +113,39 @@ impl<'d> Mapping<'d> {
         self.data.as_ptr()
     }
 
+    /// Whether the device has gone and the mapping has been touched since. Only where [`sigbus::install`](crate::sigbus::install) was called: without
+    /// it, touching the mapping ends the program. From then on the mapping shows zeros, or what this process wrote there since.
+    pub fn is_gone(&self) -> bool {
+        self.place.is_gone()
+    }
+
+    /// `value`, unless the access that yielded it found the device gone.
+    fn unless_gone<T>(&self, value: T) -> Result<T> {
+        if self.is_gone() {
+            return Err(Error::Gone {
+                path: self.path.to_owned(),
+            });
+        }
+        Ok(value)
+    }
+
     /// Reads one word.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`], [`Error::Misaligned`].
+    /// [`Error::OutOfRange`], [`Error::Misaligned`]; [`Error::Gone`], with the [guard](crate::sigbus).
     pub fn read<T: Word>(&self, offset: usize) -> Result<T> {
         let word = self.word(offset)?;
         // SAFETY: `word` proved range and alignment; a Word is valid whatever its bytes are.
-        Ok(unsafe { ptr::read_volatile(word) })
+        let value = unsafe { ptr::read_volatile(word) };
+        self.unless_gone(value)
     }
 
     /// Copies `bytes.len()` bytes out of the buffer.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`].
+    /// [`Error::OutOfRange`]; [`Error::Gone`], with the [guard](crate::sigbus): what `bytes` holds then is of no use.
     pub fn copy_to(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
         self.check(offset, bytes.len())?;
         // SAFETY: `check` proved that the range lies within the mapping.
@@ -145,7 +169,7 @@ impl<'d> Mapping<'d> {
                 from = from.add(1);
             }
         }
-        Ok(())
+        self.unless_gone(())
     }
 
     /// A range of bytes as a slice.
@@ -157,7 +181,7 @@ impl<'d> Mapping<'d> {
     /// # Safety
     ///
     /// While the slice lives, nobody writes those bytes: neither the device, nor another process, nor this one through another
-    /// mapping. And the driver stays bound, or else touching the slice raises `SIGBUS`.
+    /// mapping. And the driver stays bound, or else touching the slice raises `SIGBUS`, or, with the [guard](crate::sigbus), finds zeros.
     pub unsafe fn slice(&self, range: Range<usize>) -> Result<&[u8]> {
         self.check(range.start, range.end.saturating_sub(range.start))?;
         // SAFETY: `check` proved the range; the caller vouches for everyone else.
@@ -194,6 +218,7 @@ impl<'d> Mapping<'d> {
 
 impl Drop for Mapping<'_> {
     fn drop(&mut self) {
+        self.place.give_back();
         // SAFETY: this is the very range that `new` mapped, and every borrow of it ends with `self`.
         let unmapped = unsafe { rustix::mm::munmap(self.data.as_ptr().sub(self.lead).cast::<c_void>(), self.lead + self.len) };
         debug_assert!(unmapped.is_ok());
@@ -222,19 +247,19 @@ impl MappingMut<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`], [`Error::Misaligned`].
+    /// [`Error::OutOfRange`], [`Error::Misaligned`]; [`Error::Gone`], with the [guard](crate::sigbus).
     pub fn write<T: Word>(&self, offset: usize, value: T) -> Result<()> {
         let word = self.word(offset)?;
         // SAFETY: `word` proved range and alignment, and this mapping is writable.
         unsafe { ptr::write_volatile(word, value) };
-        Ok(())
+        self.unless_gone(())
     }
 
     /// Copies bytes into the buffer.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`].
+    /// [`Error::OutOfRange`]; [`Error::Gone`], with the [guard](crate::sigbus).
     pub fn copy_from(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len())?;
         // SAFETY: `check` proved that the range lies within the mapping.
@@ -259,7 +284,7 @@ impl MappingMut<'_> {
                 to = to.add(1);
             }
         }
-        Ok(())
+        self.unless_gone(())
     }
 
     /// A range of bytes as a slice to write to.

@@ -29,17 +29,32 @@ def cargo(*arguments):
     return in_build(["cargo", *arguments], cwd=APPS, env=env)
 
 
+# What the tests have in place of a driver.
+STAND_IN = ("--features", "mydrvctl/stand-in")
+
+
 def test_crates_are_formatted():
     cargo("fmt", "--all", "--check")
 
 
 def test_crates_have_no_lints():
     cargo("clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings")
+    cargo("clippy", "--locked", "--workspace", "--all-targets", *STAND_IN, "--", "-D", "warnings")
 
 
 def test_crates_pass_their_own_tests():
-    output = cargo("test", "--locked", "--workspace")
+    output = cargo("test", "--locked", "--workspace", *STAND_IN)
     assert sum(map(int, re.findall(r"test result: ok\. (\d+) passed", output))) > 20, output
+
+
+def test_the_stand_in_stays_out_of_the_product():
+    """The program that is installed does not know it; the tests' own does, or else this would prove nothing."""
+    cargo("build", "--locked", "--package", "mydrvctl", *STAND_IN)
+    word = b".stand-in"
+    assert word in (build_dir() / "cargo/debug/mydrvctl").read_bytes()
+    assert word not in (build_dir() / "user-space/usr/bin/mydrvctl").read_bytes()
+    with pytest.raises(AssertionError, match="must not get into a release build"):
+        cargo("check", "--locked", "--release", "--package", "mydrv", "--features", "stand-in")
 
 
 def test_header_compiles_and_matches(tmp_path):

@@ -92,6 +92,8 @@ impl OpenOptions {
     pub fn open(&self, device: impl Into<Selector>) -> Result<Device> {
         let path = device.into().resolve_in(Path::new("/"))?;
         let access = if self.write { OFlags::RDWR } else { OFlags::RDONLY };
+        #[cfg(feature = "stand-in")]
+        crate::stand_in::opening(&path, self.write).map_err(|errno| Error::from_errno(&path, "open", errno))?;
         let fd = rustix::fs::open(&path, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
             .map_err(|errno| Error::from_errno(&path, "open", errno))?;
         match self.lock {
@@ -144,6 +146,8 @@ pub struct Device {
     path: PathBuf,
     writable: bool,
     size_bytes: u64,
+    #[cfg(feature = "stand-in")]
+    pub(crate) stand_in: Option<crate::stand_in::Driver>,
 }
 
 impl Device {
@@ -173,6 +177,8 @@ impl Device {
     /// [`Error::NotMydrv`], [`Error::Abi`], [`Error::Gone`].
     pub fn from_fd(fd: OwnedFd, path: PathBuf, writable: bool) -> Result<Self> {
         let mut device = Self {
+            #[cfg(feature = "stand-in")]
+            stand_in: crate::stand_in::Driver::behind(&fd, &path, writable),
             fd,
             path,
             writable,
@@ -211,13 +217,50 @@ impl Device {
     ///
     /// [`Error::Gone`]; [`Error::NotMydrv`] if the file is something else.
     pub fn info(&self) -> Result<Info> {
-        // SAFETY: MYDRV_IOC_INFO writes one MydrvInfo, integers for which any bytes are valid; both come from the shared ABI.
-        let raw = unsafe { ioctl::ioctl(&self.fd, ioctl::Getter::<MYDRV_IOC_INFO, MydrvInfo>::new()) };
-        match raw {
+        match self.raw_info() {
             Ok(raw) => Ok(Info::from(&raw)),
             Err(Errno::NOTTY | Errno::INVAL | Errno::OPNOTSUPP) => Err(Error::NotMydrv { path: self.path.clone() }),
             Err(errno) => Err(self.error("ioctl MYDRV_IOC_INFO", errno)),
         }
+    }
+
+    fn raw_info(&self) -> std::result::Result<MydrvInfo, Errno> {
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &self.stand_in {
+            return driver.info();
+        }
+        // SAFETY: MYDRV_IOC_INFO writes one MydrvInfo, integers for which any bytes are valid; both come from the shared ABI.
+        unsafe { ioctl::ioctl(&self.fd, ioctl::Getter::<MYDRV_IOC_INFO, MydrvInfo>::new()) }
+    }
+
+    fn raw_sync(&self, request: MydrvSync) -> std::result::Result<(), Errno> {
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &self.stand_in {
+            return driver.sync(&request);
+        }
+        // SAFETY: MYDRV_IOC_SYNC reads one MydrvSync; both come from the shared ABI.
+        unsafe { ioctl::ioctl(&self.fd, ioctl::Setter::<MYDRV_IOC_SYNC, MydrvSync>::new(request)) }
+    }
+
+    pub(crate) fn pread(&self, bytes: &mut [u8], offset: u64) -> std::result::Result<usize, Errno> {
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &self.stand_in {
+            let (there, flip) = driver.reading(offset, bytes.len())?;
+            let count = rustix::io::pread(&self.fd, &mut bytes[..there], offset)?;
+            if flip && count > 0 {
+                bytes[0] = !bytes[0];
+            }
+            return Ok(count);
+        }
+        rustix::io::pread(&self.fd, bytes, offset)
+    }
+
+    pub(crate) fn pwrite(&self, bytes: &[u8], offset: u64) -> std::result::Result<usize, Errno> {
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &self.stand_in {
+            driver.writing(offset, bytes.len())?;
+        }
+        rustix::io::pwrite(&self.fd, bytes, offset)
     }
 
     /// Hands a range of bytes from the processor to the device or back. Needed on cached buffers, free on others.
@@ -241,9 +284,7 @@ impl Device {
             direction,
             reserved: 0,
         };
-        // SAFETY: MYDRV_IOC_SYNC reads one MydrvSync; both come from the shared ABI.
-        let done = unsafe { ioctl::ioctl(&self.fd, ioctl::Setter::<MYDRV_IOC_SYNC, MydrvSync>::new(request)) };
-        done.map_err(|errno| match errno {
+        self.raw_sync(request).map_err(|errno| match errno {
             Errno::BADF => Error::NotWritable { path: self.path.clone() },
             errno => self.error("ioctl MYDRV_IOC_SYNC", errno),
         })
@@ -281,7 +322,7 @@ impl Device {
         self.range(offset..offset.saturating_add(bytes.len() as u64))?;
         let mut done = 0;
         while done < bytes.len() {
-            match rustix::io::pread(&self.fd, &mut bytes[done..], offset + done as u64) {
+            match self.pread(&mut bytes[done..], offset + done as u64) {
                 Ok(0) => return Err(self.error("pread", Errno::IO)),
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -303,7 +344,7 @@ impl Device {
         }
         let mut done = 0;
         while done < bytes.len() {
-            match rustix::io::pwrite(&self.fd, &bytes[done..], offset + done as u64) {
+            match self.pwrite(&bytes[done..], offset + done as u64) {
                 Ok(0) => return Err(self.error("pwrite", Errno::IO)),
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
@@ -321,6 +362,8 @@ impl Device {
             path: "/dev/mydrv0".into(),
             writable: true,
             size_bytes,
+            #[cfg(feature = "stand-in")]
+            stand_in: None,
         }
     }
 
@@ -373,6 +416,8 @@ mod tests {
             path: "/dev/mydrv0".into(),
             writable: false,
             size_bytes,
+            #[cfg(feature = "stand-in")]
+            stand_in: None,
         }
     }
 

@@ -20,18 +20,23 @@
 //! When the driver is unbound or its module removed, calls answer [`Error::Gone`], and touching a mapping raises `SIGBUS`, which ends the program. After
 //! [`sigbus::install`] it does not: the calls that touch a mapping answer [`Error::Gone`] too.
 
+pub mod attempt;
 mod device;
 mod discover;
 mod error;
 mod info;
 mod mapping;
+mod node;
 pub mod sigbus;
+#[cfg(feature = "stand-in")]
+pub mod stand_in;
 
 pub use device::{Device, Direction, Lock, OpenOptions};
 pub use discover::{Candidate, Selector, discover, discover_in};
 pub use error::{Error, Result};
 pub use info::{Addresses, CacheMode, Flags, Info};
 pub use mapping::{Mapping, MappingMut, Word};
+pub use node::NodeStatus;
 
 /// The raw ABI, for what this crate does not wrap.
 pub use mydrv_abi as abi;

@@ -73,18 +73,27 @@ impl<'d> Mapping<'d> {
         } else {
             ProtFlags::READ
         };
-        // SAFETY: a new mapping at an address of the kernel's choice disturbs no existing one.
-        let base = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                lead + len,
-                protection,
-                MapFlags::SHARED,
-                device,
-                offset - lead as u64,
-            )
+        #[allow(unused_mut, reason = "a stand-in may ask for another kind of mapping")]
+        let mut flags = MapFlags::SHARED;
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &device.stand_in {
+            let request = crate::stand_in::Map {
+                offset: offset - lead as u64,
+                length: lead + len,
+                private: false,
+                exec: false,
+            };
+            if driver.map(&request).map_err(|errno| device.error("mmap", errno))? {
+                flags = MapFlags::PRIVATE;
+            }
         }
-        .map_err(|errno| device.error("mmap", errno))?;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no existing one.
+        let base = unsafe { rustix::mm::mmap(ptr::null_mut(), lead + len, protection, flags, device, offset - lead as u64) }
+            .map_err(|errno| device.error("mmap", errno))?;
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &device.stand_in {
+            driver.mapped(base, offset - lead as u64, lead + len, write);
+        }
         // SAFETY: `lead` bytes on is still inside the mapping just made, and mmap never answers null here.
         let data = unsafe { NonNull::new_unchecked(base.cast::<u8>().add(lead)) };
         Ok(Self {
@@ -222,6 +231,8 @@ impl Drop for Mapping<'_> {
         // SAFETY: this is the very range that `new` mapped, and every borrow of it ends with `self`.
         let unmapped = unsafe { rustix::mm::munmap(self.data.as_ptr().sub(self.lead).cast::<c_void>(), self.lead + self.len) };
         debug_assert!(unmapped.is_ok());
+        #[cfg(feature = "stand-in")]
+        crate::stand_in::unmapped();
     }
 }
 

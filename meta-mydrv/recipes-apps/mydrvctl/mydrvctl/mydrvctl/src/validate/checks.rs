@@ -53,7 +53,7 @@ const CHECKS: &[Check] = &[
     boot("properties", "the driver follows the node's properties"),
     boot("size", "the buffer has its size"),
     boot("physical-range", "the buffer lies inside its region"),
-    boot("mapping-flags", "the kernel's flags of a read-only mapping"),
+    boot("mapping-flags", "the flags that the driver gives a mapping"),
     boot("zeroing", "a buffer that nobody has written holds zeros"),
     boot("open-write", "the device opens for writing, unless it is read-only"),
     full("contiguity", "the pages follow one another in physical memory"),

@@ -2,9 +2,7 @@
 
 //! The checks of what the driver says of a buffer, against the device tree and against what the kernel shows. They write nothing.
 
-use std::fs;
-
-use mydrv::{Candidate, Device, Error, Lock, OpenOptions};
+use mydrv::{Candidate, Device, Error, Lock, OpenOptions, attempt};
 
 use super::{
     Context,
@@ -208,42 +206,33 @@ fn inside((start, length): (u64, u64), (base, size): (u64, u64)) -> bool {
             .is_some_and(|(end, limit)| end <= limit)
 }
 
-/// The kernel's own flags of a mapping through a read-only file: that no right can be added later, whatever is asked.
+/// The flags of a mapping that the driver sets. Those that the kernel's core sets for any file are left out.
 pub fn mapping_flags(reader: &Device) -> Outcome {
     let page = rustix::param::page_size() as u64;
     let mapping = reader.map(..page)?;
-    let smaps = match fs::read_to_string("/proc/self/smaps") {
-        Ok(smaps) => smaps,
+    let flags = match attempt::vm_flags(reader, &mapping) {
+        Ok(Some(flags)) => flags,
+        Ok(None) => return skip("/proc/self/smaps shows no flags of the mapping"),
         Err(error) => return skip(format!("/proc/self/smaps: {error}")),
     };
-    let start = format!("{:08x}-", mapping.as_ptr() as usize);
-    let Some(flags) = vm_flags(&smaps, &start) else {
-        return skip("/proc/self/smaps shows no flags of the mapping");
-    };
-    // Documentation/filesystems/proc.rst, "VmFlags".
-    let missing: Vec<_> = ["rd", "ms", "de", "dd"]
+    let wrong: Vec<_> = [("de", true), ("dd", true), ("me", false)]
         .into_iter()
-        .filter(|flag| !flags.contains(flag))
+        .filter(|&(flag, wanted)| flags.iter().any(|found| found == flag) != wanted)
+        .map(|(flag, wanted)| {
+            if wanted {
+                format!("without {flag}")
+            } else {
+                format!("with {flag}")
+            }
+        })
         .collect();
-    let excess: Vec<_> = ["wr", "mw", "ex", "me"]
-        .into_iter()
-        .filter(|flag| flags.contains(flag))
-        .collect();
-    if !missing.is_empty() || !excess.is_empty() {
+    if !wrong.is_empty() {
         return fail(
-            format!("{}: {} missing, {} too many", flags.join(" "), missing.len(), excess.len()),
-            "update the module mydrv: its mmap must set VM_DONTEXPAND and VM_DONTDUMP and clear VM_MAYEXEC and VM_MAYWRITE",
+            format!("{}: {}", flags.join(" "), wrong.join(", ")),
+            "update the module mydrv: its mmap must set VM_DONTEXPAND and VM_DONTDUMP and clear VM_MAYEXEC",
         );
     }
     Ok((flags.join(" "), ()))
-}
-
-/// The flags of the mapping whose line begins with `start`.
-fn vm_flags<'a>(smaps: &'a str, start: &str) -> Option<Vec<&'a str>> {
-    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(start)).skip(1);
-    // Another mapping's line follows at the latest: it has no colon in its first word.
-    let flags = lines.find_map(|line| line.strip_prefix("VmFlags:"))?;
-    Some(flags.split_whitespace().collect())
 }
 
 #[cfg(test)]
@@ -256,16 +245,5 @@ mod tests {
         assert!(!inside((0x1000, 0x1001), (0x1000, 0x1000)));
         assert!(!inside((0xfff, 1), (0x1000, 0x1000)));
         assert!(!inside((u64::MAX, 2), (0, u64::MAX)));
-    }
-
-    #[test]
-    fn vm_flags_are_those_of_the_mapping_asked_for() {
-        let smaps = "ffff8000-ffff9000 r--s 00000000 00:05 1 /dev/other\nVmFlags: rd wr \n\
-                     ffff9000-ffffa000 r--s 00000000 00:05 1 /dev/mydrv0\nSize: 4 kB\nVmFlags: rd sh mr ms pf io de dd \n";
-        assert_eq!(
-            vm_flags(smaps, "ffff9000-").unwrap(),
-            ["rd", "sh", "mr", "ms", "pf", "io", "de", "dd"]
-        );
-        assert_eq!(vm_flags(smaps, "ffffa000-"), None);
     }
 }

@@ -219,7 +219,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     report.check(
         Spec {
             id: "mapping-flags",
-            expected: "shared, without the right to write or execute later, to grow, or to be dumped".into(),
+            expected: "without the right to execute later (me), to grow (de), or to be dumped (dd)".into(),
             on: on_reader,
         },
         identity::mapping_flags,

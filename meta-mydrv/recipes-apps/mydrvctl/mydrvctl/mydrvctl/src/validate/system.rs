@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -167,9 +166,9 @@ pub fn node(context: &Context, node: &Node) -> Outcome<Candidate> {
     };
     let present = || {
         let device = find()?;
-        fs::symlink_metadata(&device.path).ok().map(|metadata| (device, metadata))
+        device.node_status().ok().map(|status| (device, status))
     };
-    let Some((device, metadata)) = context.wait_for(present) else {
+    let Some((device, status)) = context.wait_for(present) else {
         return match find() {
             Some(device) => fail(
                 format!("no {}", device.path.display()),
@@ -183,8 +182,9 @@ pub fn node(context: &Context, node: &Node) -> Outcome<Candidate> {
     };
     let path = device.path.display().to_string();
     let number = fs::read_to_string(device.sysfs.join("dev")).unwrap_or_default();
-    let found = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
-    if !metadata.file_type().is_char_device() || format!("{}:{}", found.0, found.1) != number.trim() || found.0 != 10 {
+    // 10: include/uapi/linux/major.h, MISC_MAJOR.
+    let right = |(major, minor)| major == 10 && format!("{major}:{minor}") == number.trim();
+    if !status.number.is_some_and(right) {
         return fail(
             format!("wrong device: {path} is no character device {}", number.trim()),
             format!(
@@ -210,8 +210,8 @@ pub fn permissions(context: &Context, device: &Candidate) -> Outcome {
         );
     };
     let look = || {
-        let metadata = fs::metadata(&device.path).ok()?;
-        Some((metadata.permissions().mode() & 0o7777, metadata.uid(), metadata.gid()))
+        let status = device.node_status().ok()?;
+        Some((status.mode, status.uid, status.gid))
     };
     let wanted = (0o660, 0, group);
     if context.wait_for(|| look().filter(|found| *found == wanted)).is_some() {

@@ -79,7 +79,7 @@ pub(crate) mod background {
     /// Nothing is read, or nothing is written.
     pub const NONE: u8 = 4;
 }
-use background::{CHECKERBOARD, INVERSE, NONE, ONES};
+use background::{CHECKERBOARD, INVERSE, NONE, ONES, ZEROS};
 
 /// A line of a background: its words alternate.
 #[inline(always)]
@@ -157,13 +157,30 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
         Ok(())
     }
 
+    /// Drops what caches hold of the memory, after writing it back.
+    pub fn flush(&self) -> Result<(), Stopped> {
+        for chunk in self.pages.chunks(CHUNK_PAGES) {
+            if self.host.stop() {
+                return Err(Stopped);
+            }
+            for &page in chunk {
+                (page * PAGE_LINES..(page + 1) * PAGE_LINES).for_each(|line| self.memory.flush(line));
+            }
+            self.settle(chunk);
+        }
+        Ok(())
+    }
+
     /// One element: upward, or downward; reads the background OLD, then writes NEW, line by line. Either may be NONE. A wrong read is
     /// `blamed` on the algorithm that wrote OLD. When it is told to stop, it puts the contents back.
     pub fn element<const DOWN: bool, const OLD: u8, const NEW: u8>(&mut self, blamed: Algorithm) -> Result<(), Stopped> {
         let count = self.pages.len();
         for from in (0..count).step_by(CHUNK_PAGES) {
             if self.host.stop() {
-                self.put_back(DOWN, from, OLD, NEW);
+                // An element that only reads has the others' contents before it.
+                if OLD != ZEROS || NEW != NONE {
+                    self.put_back(DOWN, from, OLD, NEW);
+                }
                 return Err(Stopped);
             }
             let to = (from + CHUNK_PAGES).min(count);

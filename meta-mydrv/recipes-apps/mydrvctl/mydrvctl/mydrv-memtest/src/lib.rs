@@ -41,7 +41,7 @@ pub use flush::Instruction;
 pub use line::{LINE_BYTES, LINE_WORDS, Line};
 pub use memory::{Mapped, Memory};
 pub use plan::smallest_sample;
-pub use run::{Host, Options, Report, run};
+pub use run::{Host, Options, Report, Zeros, run, zeros};
 
 /// A page's bytes, whatever the machine's own pages have: what a signature is taken of, and the unit of a sample.
 pub const PAGE_BYTES: usize = 4096;

@@ -49,7 +49,8 @@ impl Mapped<'_> {
     ///
     /// # Safety
     ///
-    /// The bytes are mapped for reading and writing as long as the lifetime, `start` is a multiple of 64, and no reference points there.
+    /// The bytes are mapped as long as the lifetime: for reading, and for writing unless nothing but [`zeros`](crate::zeros) is called. `start` is
+    /// a multiple of 64, and no reference points there.
     pub unsafe fn new(start: *mut u8, len: usize, flush: Option<Instruction>) -> Self {
         debug_assert!(start.addr().is_multiple_of(LINE_BYTES));
         Self {
@@ -175,5 +176,75 @@ unsafe fn store(to: *mut u8, line: Line) {
     for (i, word) in line.0.into_iter().enumerate() {
         // SAFETY: the caller vouches for 64 writable bytes, aligned.
         unsafe { ptr::write_volatile(to.cast::<u64>().add(i), word) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Contents, Host, Options, PAGE_BYTES, PAGE_LINES, run, zeros};
+    use std::time::{Duration, Instant};
+
+    struct Real(Instant);
+
+    impl Host for Real {
+        fn now(&self) -> Duration {
+            self.0.elapsed()
+        }
+        fn pause(&self, _: Duration) {}
+        fn stop(&self) -> bool {
+            false
+        }
+        fn progress(&self, _: usize) {}
+    }
+
+    #[repr(C, align(4096))]
+    struct Page([u64; PAGE_BYTES / 8]);
+
+    /// The processor's own instructions, on memory of this process.
+    #[test]
+    fn mapped_memory_is_tested_flushed_and_kept() {
+        const PAGES: usize = 67;
+        let flush = Instruction::detect();
+        let word = |contents, page: usize, word: usize| {
+            if contents == Contents::Zeros {
+                0
+            } else {
+                (page * 512 + word) as u64 ^ 0x9e37_79b9_7f4a_7c15_u64.rotate_left(word as u32)
+            }
+        };
+        for contents in [Contents::Zeros, Contents::Keep] {
+            let mut pages: Vec<_> = (0..PAGES)
+                .map(|page| Page(std::array::from_fn(|at| word(contents, page, at))))
+                .collect();
+            // SAFETY: the pages are this test's, mapped and aligned, and not looked at until the test has ended.
+            let memory = unsafe { Mapped::new(pages.as_mut_ptr().cast(), PAGES * PAGE_BYTES + 5, flush) };
+            assert_eq!(memory.lines(), PAGES * PAGE_LINES);
+            let options = Options {
+                contents,
+                retention: Duration::ZERO,
+                budget: None,
+                seed: 1,
+                repeat: 1,
+            };
+            let host = Real(Instant::now());
+            let report = run(&memory, &host, &options);
+            assert!(report.faults.is_empty() && report.pages.len() == PAGES, "{report:?}");
+            let lines = (PAGES * PAGE_LINES) as u64;
+            assert!(flush.is_none() || memory.flushed() > 8 * lines, "{}", memory.flushed());
+            assert_eq!(
+                zeros(&memory, &host, &options).not_zero.is_none(),
+                contents == Contents::Zeros
+            );
+            let kept =
+                |(page, held): (usize, &Page)| held.0.iter().enumerate().all(|(at, &held)| held == word(contents, page, at));
+            assert!(pages.iter().enumerate().all(kept));
+        }
+    }
+
+    #[test]
+    fn this_processor_flushes() {
+        let known = cfg!(any(target_arch = "aarch64", target_arch = "x86_64"));
+        assert!(!known || Instruction::detect().is_some_and(|flush| !flush.name().is_empty()));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{
     PAGE_BYTES, PAGE_LINES,
     algorithm::{
-        Algorithm, Contents, Elements, Fault, Stopped,
+        Algorithm, Contents, Elements, Fault, Site, Stopped,
         background::{CHECKERBOARD, INVERSE, NONE, ONES, ZEROS},
     },
     lines,
@@ -126,7 +126,6 @@ fn once<M: Memory, H: Host>(
     repetition: u32,
     report: &mut Report,
 ) -> Result<(), Stopped> {
-    let all: Vec<_> = (0..report.total_pages).collect();
     let seed = options.seed.wrapping_add(u64::from(repetition));
     report.algorithms.clear();
     report.pages.clear();
@@ -136,19 +135,10 @@ fn once<M: Memory, H: Host>(
     report.add(lines::address_lines(memory).into_iter().collect());
     report.algorithms.push(Algorithm::AddressLines);
 
-    let mut pages = match options.budget {
-        None => all,
-        Some(budget) if budget.is_zero() => plan::smallest_sample(report.total_pages, seed),
-        Some(_) if report.total_pages <= MEASURED_PAGES => all,
-        Some(budget) => {
-            let began = host.now();
-            marches(memory, host, options.contents, Duration::ZERO, &all[..MEASURED_PAGES], report)?;
-            let took = (host.now() - began).max(Duration::from_nanos(1));
-            let left = (budget / options.repeat.max(1)).saturating_sub(took);
-            let affordable = MEASURED_PAGES as u128 * left.as_nanos() / took.as_nanos();
-            plan::sample(report.total_pages, usize::try_from(affordable).unwrap_or(usize::MAX), seed)
-        }
-    };
+    let budget = options.budget.map(|budget| budget / options.repeat.max(1));
+    let mut pages = affordable(host, report.total_pages, budget, seed, |pages| {
+        marches(memory, host, options.contents, Duration::ZERO, pages, report)
+    })?;
     report.add(lines::data_lines(memory, host, &pages)?.into_iter().collect());
     report.algorithms.push(Algorithm::DataLines);
     let done = marches(memory, host, options.contents, options.retention, &pages, report);
@@ -162,6 +152,68 @@ fn once<M: Memory, H: Host>(
     }
     report.pages.append(&mut pages);
     done
+}
+
+/// The pages that there is time for, judged by what `work` takes on the first ones.
+fn affordable<H: Host>(
+    host: &H,
+    total_pages: usize,
+    budget: Option<Duration>,
+    seed: u64,
+    work: impl FnOnce(&[usize]) -> Result<(), Stopped>,
+) -> Result<Vec<usize>, Stopped> {
+    let all: Vec<_> = (0..total_pages).collect();
+    match budget {
+        Some(budget) if budget.is_zero() => Ok(plan::smallest_sample(total_pages, seed)),
+        Some(budget) if total_pages > MEASURED_PAGES => {
+            let began = host.now();
+            work(&all[..MEASURED_PAGES])?;
+            let took = (host.now() - began).max(Duration::from_nanos(1));
+            let pages = MEASURED_PAGES as u128 * budget.saturating_sub(took).as_nanos() / took.as_nanos();
+            Ok(plan::sample(total_pages, usize::try_from(pages).unwrap_or(usize::MAX), seed))
+        }
+        _ => Ok(all),
+    }
+}
+
+/// Whether memory that nobody has written to holds zeros, read from memory rather than from a cache, without writing anything. Of `options` the
+/// budget and the seed count.
+pub fn zeros<M: Memory, H: Host>(memory: &M, host: &H, options: &Options) -> Zeros {
+    let total_pages = memory.lines() / PAGE_LINES;
+    let mut zeros = Zeros {
+        not_zero: None,
+        pages: Vec::new(),
+        total_pages,
+        stopped: false,
+    };
+    let mut look = |pages: &[usize]| {
+        let mut elements = Elements::new(memory, host, pages, Contents::Zeros);
+        let done = elements
+            .flush()
+            .and_then(|()| elements.element::<false, ZEROS, NONE>(Algorithm::MarchC));
+        zeros.not_zero = zeros.not_zero.or(elements.faults.first().map(|fault| fault.first));
+        done
+    };
+    let done =
+        affordable(host, total_pages, options.budget, options.seed, &mut look).and_then(|pages| look(&pages).map(|()| pages));
+    match done {
+        Ok(pages) => zeros.pages = pages,
+        Err(Stopped) => zeros.stopped = true,
+    }
+    zeros
+}
+
+/// What [`zeros`] found.
+#[derive(Clone, Debug)]
+pub struct Zeros {
+    /// The first word that is not zero.
+    pub not_zero: Option<Site>,
+    /// The pages of 4096 bytes that were read, rising.
+    pub pages: Vec<usize>,
+    /// How many pages there are.
+    pub total_pages: usize,
+    /// [`Host::stop`] ended it.
+    pub stopped: bool,
 }
 
 /// March C-, checkerboard and retention over these pages. Where one ends with reading a background and the next begins with writing another,

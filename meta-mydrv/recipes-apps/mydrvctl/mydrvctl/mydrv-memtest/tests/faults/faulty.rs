@@ -47,6 +47,9 @@ pub enum Defect {
     Retention(Bit, bool, Duration),
 }
 
+/// A line in the cache, and whether memory does not have it yet.
+type Cached = ([u64; LINE_WORDS], bool);
+
 struct Ram {
     words: Vec<u64>,
     written: Vec<Duration>,
@@ -56,7 +59,7 @@ pub struct Faulty {
     ram: RefCell<Ram>,
     defects: Vec<Defect>,
     /// Lines that a cache holds, where there is one: the words, and whether they are to be written back.
-    cache: Option<RefCell<HashMap<usize, ([u64; LINE_WORDS], bool)>>>,
+    cache: Option<RefCell<HashMap<usize, Cached>>>,
     /// Whether a flush reaches the cache.
     pub flushes: bool,
     pub flushed: Cell<u64>,

@@ -115,6 +115,18 @@ pub struct Validate {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub time_budget: Option<std::time::Duration>,
 
+    /// Test too whether cells keep what they hold for so long: waits twice that time
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub retention: Option<std::time::Duration>,
+
+    /// How often to test the memory
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+
+    /// The seed of what is chosen at random: the places of a sample
+    #[arg(long, value_name = "SEED", default_value = "1")]
+    pub seed: u64,
+
     /// A buffer that must exist, and its size; may be repeated. If given, any other buffer is a failure
     ///
     /// A buffer without a label is named by its node, e.g. /mydrv-buffer=1M. The variable holds a list, separated by spaces.

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use mydrv::Lock;
+use mydrv::{Direction, Lock};
 use serde_json::json;
 
 use super::{CHUNK, open};
@@ -12,6 +12,7 @@ use crate::{
     cli::{Bench, Cli},
     failure::Result,
     output,
+    stop::Stop,
 };
 
 /// What is measured, in the order of a round.
@@ -28,6 +29,8 @@ const NAMES: [&str; 8] = [
 
 /// `mydrvctl bench`.
 pub fn bench(cli: &Cli, args: &Bench) -> Result {
+    mydrv::sigbus::install()?;
+    let stop = Stop::on_signals()?;
     let device = open(cli, true, Lock::Exclusive)?;
     let size = device.size_bytes();
     let page = rustix::param::page_size();
@@ -52,6 +55,10 @@ pub fn bench(cli: &Cli, args: &Bench) -> Result {
             timed(into, || mapping.copy_from(offset as usize, bytes))?;
             timed(read, || device.read_at(offset, bytes))?;
             timed(write, || device.write_at(offset, bytes))?;
+            if stop.signal().is_some() {
+                device.sync(.., Direction::ToDevice)?;
+                stop.check()?;
+            }
             bar.inc(bytes.len() as u64);
         }
         timed(unmap, || drop(mapping));
@@ -60,6 +67,8 @@ pub fn bench(cli: &Cli, args: &Bench) -> Result {
         }
     }
     bar.finish_and_clear();
+    // What was written is what was there, but in a cached buffer it is in lines that a device must not have written over it later.
+    device.sync(.., Direction::ToDevice)?;
     let results = NAMES.iter().zip(best);
     if cli.json {
         let results: Vec<_> = results

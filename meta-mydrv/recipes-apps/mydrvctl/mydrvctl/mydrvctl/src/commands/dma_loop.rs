@@ -25,6 +25,7 @@ use crate::{
     cli::{Cli, DmaLoop},
     failure::{Failure, Result},
     output::{self, Random},
+    stop::Stop,
 };
 
 const REMEDY: &str = "start QEMU with -device edu,dma_mask=0xffffffffff";
@@ -38,6 +39,8 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
             Edu::MEMORY_BYTES
         )));
     }
+    mydrv::sigbus::install()?;
+    let stop = Stop::on_signals()?;
     let device = open(cli, true, Lock::Exclusive)?;
     if device.size_bytes() < 2 * args.block {
         return Err(Failure::Usage(format!(
@@ -64,6 +67,7 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
         // What the destination holds must not be right by chance.
         let inverse: Vec<_> = sent.iter().map(|byte| !byte).collect();
         mapping.copy_from(destination as usize, &inverse)?;
+        // The source for the device to read; the destination so that no dirty line of it is written back over what the device writes.
         for offset in [source, destination] {
             device.sync(offset..offset + args.block, Direction::ToDevice)?;
         }
@@ -72,6 +76,8 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
         device.sync(destination..destination + args.block, Direction::FromDevice)?;
         mapping.copy_to(destination as usize, &mut found)?;
         drop(saved);
+        // Between rounds: no transfer runs, and the contents are back.
+        stop.check()?;
         let different = sent.iter().zip(&found).filter(|(sent, found)| sent != found).count();
         if different > 0 {
             mismatches.push((source, destination, different));

@@ -2,16 +2,26 @@
 
 //! The checks of the memory itself: where it is and what it holds. All but `scrub` leave the contents as they were.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs::{self, File},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use indicatif::ProgressBar;
 use mydrv::{CacheMode, Device, Direction, Error, Info, Lock, OpenOptions};
+use mydrv_memtest::{
+    Algorithm, Contents, Fault, Host, Instruction, LINE_BYTES, Line, Mapped, Memory, Options, PAGE_BYTES, Report, Site,
+};
+use serde::Serialize;
 
 use super::{
-    CHUNK, Context,
-    report::{Outcome, fail, skip},
-    sample,
+    Context,
+    report::{Outcome, Problem, fail, interrupted, not_applicable, skip},
 };
-use crate::output;
+use crate::{output, stop::Stop};
 
 const BAD_MEMORY: &str = "do not use this memory: check the board's RAM and that nothing else owns the region";
 
@@ -34,12 +44,16 @@ pub fn contiguity(context: &Context, writer: &Device) -> Outcome {
     let mapping = writer.map_mut(..)?;
     let page = rustix::param::page_size();
     for offset in (0..mapping.len()).step_by(page) {
+        if context.stop.signal().is_some() {
+            return context.stopped();
+        }
         let saved = mapping.read::<u64>(offset)?;
         let wanted = key(offset as u64);
         let mut found = [0; 8];
         mapping.write(offset, wanted)?;
         let read = memory.read_exact_at(&mut found, addresses.physical + offset as u64);
         mapping.write(offset, saved)?;
+        writer.sync(offset as u64..offset as u64 + 8, Direction::ToDevice)?;
         if let Err(error) = read {
             return skip(format!("/dev/mem: {error}; dma-loop tests what a device sees"));
         }
@@ -59,203 +73,456 @@ pub fn contiguity(context: &Context, writer: &Device) -> Outcome {
     ))
 }
 
-/// The parts of the buffer that a check goes through, as offset and length in bytes.
-fn parts(context: &Context, size: u64) -> Vec<(u64, usize)> {
-    if context.quick {
-        return sample(size)
-            .into_iter()
-            .map(|offset| (offset, rustix::param::page_size()))
-            .collect();
-    }
-    (0..size)
-        .step_by(CHUNK)
-        .map(|offset| (offset, (size - offset).min(CHUNK as u64) as usize))
-        .collect()
+/// A buffer as memory under test.
+struct Buffer<'d> {
+    mapped: Mapped<'d>,
+    device: &'d Device,
+    /// Whether the driver flushes, for want of a processor's instruction.
+    by_driver: bool,
 }
 
-fn coverage(context: &Context, size: u64) -> String {
-    if context.quick {
-        format!("a sample of {} pages", sample(size).len())
-    } else {
-        format!("all {}", output::size(size))
+impl Memory for Buffer<'_> {
+    fn lines(&self) -> usize {
+        self.mapped.lines()
     }
-}
 
-/// The first byte that is not 0.
-fn first_not_zero(context: &Context, device: &Device, what: &'static str) -> std::result::Result<Option<(u64, u8)>, Error> {
-    let bar = output::progress(device.size_bytes(), what);
-    let mapping = device.map(..)?;
-    let mut bytes = vec![0; CHUNK];
-    for (offset, length) in parts(context, device.size_bytes()) {
-        let bytes = &mut bytes[..length];
-        mapping.copy_to(offset as usize, bytes)?;
-        if let Some(index) = bytes.iter().position(|&byte| byte != 0) {
-            return Ok(Some((offset + index as u64, bytes[index])));
+    #[inline(always)]
+    fn read(&self, line: usize) -> Line {
+        self.mapped.read(line)
+    }
+
+    #[inline(always)]
+    fn write(&self, line: usize, value: Line) {
+        self.mapped.write(line, value);
+    }
+
+    fn read_word(&self, word: usize) -> u64 {
+        self.mapped.read_word(word)
+    }
+
+    fn write_word(&self, word: usize, value: u64) {
+        self.mapped.write_word(word, value);
+    }
+
+    #[inline(always)]
+    fn flush(&self, line: usize) {
+        self.mapped.flush(line);
+    }
+
+    fn settle(&self, lines: Range<usize>) {
+        self.mapped.settle(lines.clone());
+        if self.by_driver {
+            let range = (lines.start * LINE_BYTES) as u64..(lines.end * LINE_BYTES) as u64;
+            // It fails where the device has gone, which the mapping tells afterwards, and for a reader, who has written nothing.
+            let _ = self.device.sync(range.clone(), Direction::ToDevice);
+            let _ = self.device.sync(range, Direction::FromDevice);
         }
-        bar.set_position(offset + length as u64);
     }
-    bar.finish_and_clear();
-    Ok(None)
+}
+
+/// How what was written gets out of the caches before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The mapping has no caches.
+    Uncached,
+    /// The processor's instruction.
+    Instruction(Instruction),
+    /// `MYDRV_IOC_SYNC`.
+    Driver,
+    /// There is no way.
+    ThroughCache,
+}
+
+impl Way {
+    fn of(info: &Info, instruction: Option<Instruction>) -> Self {
+        let cached = info.cache_mode == CacheMode::Cached;
+        match instruction {
+            // As the driver maps it: see docs/driver-abi.md, "mmap".
+            _ if !cached && !info.flags.dma_coherent() => Self::Uncached,
+            Some(instruction) => Self::Instruction(instruction),
+            None if cached && !info.flags.dma_coherent() => Self::Driver,
+            None => Self::ThroughCache,
+        }
+    }
+
+    fn instruction(self) -> Option<Instruction> {
+        match self {
+            Self::Instruction(instruction) => Some(instruction),
+            _ => None,
+        }
+    }
+
+    /// The way in the report: `uncached`, the instruction's name, `driver` or `through the cache`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Uncached => "uncached",
+            Self::Instruction(instruction) => instruction.name(),
+            Self::Driver => "driver",
+            Self::ThroughCache => "through the cache",
+        }
+    }
+
+    /// The same for people.
+    fn words(self) -> String {
+        match self {
+            Self::Uncached => "mapped uncached".into(),
+            Self::Instruction(instruction) => format!("flushed by {}", instruction.name()),
+            Self::Driver => "flushed by the driver".into(),
+            Self::ThroughCache => "through the cache".into(),
+        }
+    }
+}
+
+/// The program around a test: its signals, its clock, its progress bar.
+struct Surroundings<'a> {
+    stop: &'a Stop,
+    began: Instant,
+    bar: ProgressBar,
+}
+
+impl<'a> Surroundings<'a> {
+    fn new(context: &'a Context, work: u64, what: &'static str) -> Self {
+        Self {
+            stop: &context.stop,
+            began: Instant::now(),
+            bar: output::progress(work, what),
+        }
+    }
+}
+
+impl Host for Surroundings<'_> {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn pause(&self, time: Duration) {
+        self.stop.sleep(time);
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.signal().is_some()
+    }
+
+    fn progress(&self, bytes: usize) {
+        self.bar.inc(bytes as u64);
+    }
+}
+
+impl Context {
+    fn options(&self, contents: Contents) -> Options {
+        Options {
+            contents,
+            retention: self.retention,
+            budget: if self.quick { Some(Duration::ZERO) } else { self.time_budget },
+            seed: self.seed,
+            repeat: self.repeat,
+        }
+    }
+
+    /// The signal that ended a test.
+    fn stopped<T>(&self) -> Outcome<T> {
+        interrupted(self.stop.signal().unwrap_or_default())
+    }
+}
+
+/// How much of the buffer was covered, in words.
+fn coverage(pages: usize, total_pages: usize, seed: u64) -> String {
+    let all = output::size((total_pages * PAGE_BYTES) as u64);
+    if pages == total_pages {
+        return format!("100 % of {all}");
+    }
+    let part = output::size((pages * PAGE_BYTES) as u64);
+    // Rounded down, so that a part is never called all.
+    let percent = (pages * 1000 / total_pages) as f64 / 10.0;
+    format!("{percent} % of {all}: a sample of {part}, seed {seed}")
+}
+
+/// Whether all of the buffer that a check covers is 0, read from memory.
+fn zeros(context: &Context, reader: &Device, remedy: &str) -> Outcome {
+    let way = Way::of(&reader.info()?, Instruction::detect());
+    let mapping = reader.map(..)?;
+    // SAFETY: the mapping outlives the memory, starts a page, and nothing refers into it; `zeros` writes nothing.
+    let mapped = unsafe { Mapped::new(mapping.as_ptr().cast_mut(), mapping.len(), way.instruction()) };
+    let buffer = Buffer {
+        mapped,
+        device: reader,
+        by_driver: false,
+    };
+    let surroundings = Surroundings::new(context, reader.size_bytes(), "zeros");
+    let found = mydrv_memtest::zeros(&buffer, &surroundings, &context.options(Contents::Zeros));
+    surroundings.bar.finish_and_clear();
+    if mapping.is_gone() {
+        return Err(gone(reader));
+    }
+    match found.not_zero {
+        Some(Site::Word { offset, found, .. }) => fail(format!("{found:#018x} at offset {offset:#x}"), remedy),
+        Some(Site::Page { offset }) => fail(format!("not 0 in the page at offset {offset:#x}"), remedy),
+        None if found.stopped => context.stopped(),
+        None => Ok((
+            format!(
+                "zeros, {}, {}",
+                coverage(found.pages.len(), found.total_pages, context.seed),
+                way.words()
+            ),
+            (),
+        )),
+    }
+}
+
+fn gone(device: &Device) -> Problem {
+    Error::Gone {
+        path: device.path().to_owned(),
+    }
+    .into()
 }
 
 /// That the driver zeroed the buffer before anyone could have written to it.
 pub fn zeroing(context: &Context, reader: &Device) -> Outcome {
     if !reader.info()?.flags.pristine() {
-        return skip("a program has had the device open for writing since the driver zeroed the buffer");
+        return not_applicable("a program has had the device open for writing since the driver zeroed the buffer");
     }
-    match first_not_zero(context, reader, "zeroing")? {
-        None => Ok((format!("zeros, {}", coverage(context, reader.size_bytes())), ())),
-        Some((offset, byte)) => fail(
-            format!("{byte:#04x} at offset {offset:#x}"),
-            "update the module mydrv: what the memory held before must not be shown; also check that no device writes here already",
-        ),
-    }
+    zeros(
+        context,
+        reader,
+        "update the module mydrv: what the memory held before must not be shown; also check that no device writes here already",
+    )
 }
 
-/// A pattern that does not depend on what other cells hold.
-pub struct Pattern {
-    pub id: &'static str,
-    word: fn(usize) -> u64,
-}
-
-/// Each data line alone, then neighbouring lines and neighbouring cells in opposition, both ways.
-pub const PATTERNS: &[Pattern] = &[
-    Pattern {
-        id: "pattern-walking-ones",
-        word: |index| 1 << (index % 64),
-    },
-    Pattern {
-        id: "pattern-55aa",
-        word: |index| alternate(index),
-    },
-    Pattern {
-        id: "pattern-aa55",
-        word: |index| !alternate(index),
-    },
+/// The checks of one test of the memory: the check's name, the algorithm, and what is expected.
+pub const ALGORITHMS: &[(&str, Algorithm, &str)] = &[
+    (
+        "address-lines",
+        Algorithm::AddressLines,
+        "each walking address reaches a word of its own",
+    ),
+    (
+        "data-lines",
+        Algorithm::DataLines,
+        "walking ones and zeros read back as written",
+    ),
+    (
+        "march-c-minus",
+        Algorithm::MarchC,
+        "each line reads back as written, whatever is written to others",
+    ),
+    (
+        "checkerboard",
+        Algorithm::Checkerboard,
+        "neighbouring bits keep opposite values",
+    ),
+    (
+        "retention",
+        Algorithm::Retention,
+        "each bit keeps either value during the pause",
+    ),
 ];
 
-fn alternate(index: usize) -> u64 {
-    if index.is_multiple_of(2) {
-        0x5555_5555_5555_5555
-    } else {
-        0xaaaa_aaaa_aaaa_aaaa
+/// What is told of one test of the memory beside the verdicts of its algorithms.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemoryTest {
+    /// The device.
+    pub device: String,
+    /// The algorithms that ran to their end, by the names of their checks.
+    pub algorithms: Vec<&'static str>,
+    /// The buffer's bytes.
+    pub bytes: u64,
+    /// How many of them March C-, checkerboard and retention went through.
+    pub tested_bytes: u64,
+    /// The same in percent.
+    pub coverage_percent: f64,
+    /// The width of the words of March C-, in bits.
+    pub word_bits: usize,
+    /// What chose the sample, where it is one.
+    pub seed: u64,
+    /// How many repetitions ran to their end.
+    pub repeats: u32,
+    /// The pause of the retention test in seconds; 0: it did not run.
+    pub retention_s: f64,
+    /// How what was written got out of the caches: `uncached`, `dc civac`, `clflush`, `cbo.flush`, `driver` or `through the cache`.
+    pub flush: &'static str,
+    /// How many cache lines the processor's instruction flushed.
+    pub flushed_lines: u64,
+    /// Whether the contents were known to be zeros; otherwise patterns were added to them.
+    pub zeros: bool,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
+}
+
+/// One test of the memory, which several checks tell of. The first one runs it.
+#[derive(Default)]
+pub struct Test {
+    done: Option<(Report, MemoryTest, Way, bool)>,
+}
+
+impl Test {
+    /// What the test is told of in the report, once it ran.
+    pub fn summary(&self) -> Option<&MemoryTest> {
+        self.done.as_ref().map(|(_, summary, ..)| summary)
     }
-}
 
-/// Makes sure that what is read next comes from memory, not from a cache. Costs nothing where the buffer is not cached.
-fn settle(device: &Device, offset: u64, length: usize) -> std::result::Result<(), Error> {
-    let range = offset..offset + length as u64;
-    device.sync(range.clone(), Direction::ToDevice)?;
-    device.sync(range, Direction::FromDevice)
-}
-
-/// Writes a pattern, reads it back and puts back what was there, part by part.
-pub fn pattern(context: &Context, writer: &Device, pattern: &Pattern) -> Outcome {
-    let size = writer.size_bytes();
-    let bar = output::progress(size, pattern.id);
-    let mapping = writer.map_mut(..)?;
-    let wanted: Vec<u8> = (0..CHUNK / 8).flat_map(|index| (pattern.word)(index).to_ne_bytes()).collect();
-    let (mut saved, mut found) = (vec![0; CHUNK], vec![0; CHUNK]);
-    for (offset, length) in parts(context, size) {
-        let (wanted, saved, found) = (&wanted[..length], &mut saved[..length], &mut found[..length]);
-        mapping.copy_to(offset as usize, saved)?;
-        mapping.copy_from(offset as usize, wanted)?;
-        settle(writer, offset, length)?;
-        mapping.copy_to(offset as usize, found)?;
-        mapping.copy_from(offset as usize, saved)?;
-        if let Some(index) = (0..length)
-            .step_by(8)
-            .find(|&index| wanted[index..index + 8] != found[index..index + 8])
-        {
-            return fail(
-                format!(
-                    "{:#018x} for {:#018x} at offset {:#x}",
-                    word(found, index),
-                    word(wanted, index),
-                    offset + index as u64
-                ),
-                BAD_MEMORY,
-            );
+    /// What one algorithm found. `zeros`: whether the buffer is known to hold nothing else.
+    pub fn check(&mut self, context: &Context, writer: &Device, zeros: bool, algorithm: Algorithm) -> Outcome {
+        if algorithm == Algorithm::Retention && context.retention.is_zero() {
+            return not_applicable("only with --retention");
         }
-        bar.set_position(offset + length as u64);
+        if self.done.is_none() {
+            self.done = Some(run(context, writer, zeros)?);
+        }
+        let Some((report, _, way, is_gone)) = &self.done else {
+            return skip("the test did not run");
+        };
+        if *is_gone {
+            return Err(gone(writer));
+        }
+        if let Some(fault) = report.fault(algorithm) {
+            return fail(tell(fault), BAD_MEMORY);
+        }
+        if report.stopped {
+            return context.stopped();
+        }
+        let extent = match algorithm {
+            Algorithm::AddressLines => format!(
+                "walking ones and zeros over the offsets of {}",
+                output::size(writer.size_bytes())
+            ),
+            Algorithm::DataLines => format!("walking ones and zeros over {} bits", LINE_BYTES * 8),
+            _ => format!(
+                "{}, words of {} bits",
+                coverage(report.pages.len(), report.total_pages, context.seed),
+                LINE_BYTES * 8
+            ),
+        };
+        let times = if report.repeats == 1 {
+            String::new()
+        } else {
+            format!(", {} times", report.repeats)
+        };
+        Ok((format!("{extent}{times}, {}", way.words()), ()))
     }
-    bar.finish_and_clear();
-    Ok((coverage(context, size), ()))
 }
 
-fn word(bytes: &[u8], index: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[index..index + 8]);
-    u64::from_ne_bytes(word)
+/// A fault in words.
+fn tell(fault: &Fault) -> String {
+    let times = if fault.count == 1 {
+        String::new()
+    } else {
+        format!("; {} wrong reads in all", fault.count)
+    };
+    match fault.first {
+        Site::Word { offset, wanted, found } => {
+            format!(
+                "{found:#018x} for {wanted:#018x} at offset {offset:#x}{times}, of bits {:#x}",
+                fault.bits
+            )
+        }
+        Site::Page { offset } => format!("other contents in the page at offset {offset:#x}{times}"),
+    }
 }
 
-/// What is added to a cell by XOR: its offset in one half, the offset's complement in the other.
-fn key(offset: u64) -> u64 {
-    offset ^ !offset << 32
-}
-
-/// XORs each word with its own offset, in place, so that no copy of a buffer of any size is needed. When all are changed, it takes the
-/// offsets out again: each page must then hash as before. Two offsets that reach one cell would have spoilt each other.
-pub fn addresses(context: &Context, writer: &Device) -> Outcome {
-    let size = writer.size_bytes();
-    let page = rustix::param::page_size();
-    let bar = output::progress(2 * size, "pattern-address");
+/// Runs all algorithms. The buffer then holds what it held, for a device to see too.
+fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(Report, MemoryTest, Way, bool), Error> {
+    let info = writer.info()?;
+    let way = Way::of(&info, Instruction::detect());
+    let contents = if zeros { Contents::Zeros } else { Contents::Keep };
     let mapping = writer.map_mut(..)?;
-    let parts = parts(context, size);
-    let mut bytes = vec![0; CHUNK];
-    let mut hashes = Vec::new();
-    for &(offset, length) in &parts {
-        let bytes = &mut bytes[..length];
-        mapping.copy_to(offset as usize, bytes)?;
-        hashes.extend(bytes.chunks(page).map(hash));
-        add_keys(bytes, offset);
-        mapping.copy_from(offset as usize, bytes)?;
-        settle(writer, offset, length)?;
-        bar.inc(length as u64);
+    // SAFETY: the mapping outlives the memory, is writable, starts a page, and nothing refers into it.
+    let mapped = unsafe { Mapped::new(mapping.as_mut_ptr(), mapping.len(), way.instruction()) };
+    let buffer = Buffer {
+        mapped,
+        device: writer,
+        by_driver: way == Way::Driver,
+    };
+    let options = context.options(contents);
+    let surroundings = Surroundings::new(context, options.work(buffer.lines()), "memory");
+    let report = mydrv_memtest::run(&buffer, &surroundings, &options);
+    surroundings.bar.finish_and_clear();
+    let is_gone = mapping.is_gone();
+    if !is_gone {
+        writer.sync(.., Direction::ToDevice)?;
     }
-    let mut hashes = hashes.into_iter();
-    let mut bad = None;
-    for &(offset, length) in &parts {
-        let bytes = &mut bytes[..length];
-        mapping.copy_to(offset as usize, bytes)?;
-        add_keys(bytes, offset);
-        // Whatever is wrong, the other pages get their contents back.
-        mapping.copy_from(offset as usize, bytes)?;
-        let mut pages = bytes.chunks(page).zip(hashes.by_ref().take(length.div_ceil(page)));
-        let spoilt = (0..).zip(pages.by_ref()).find(|(_, (page, before))| hash(page) != *before);
-        pages.for_each(drop);
-        bad = bad.or(spoilt.map(|(index, _): (u64, _)| offset + index * page as u64));
-        bar.inc(length as u64);
-    }
-    bar.finish_and_clear();
-    match bad {
-        None => Ok((coverage(context, size), ())),
-        Some(offset) => fail(format!("other contents in the page at offset {offset:#x}"), BAD_MEMORY),
+    let name = |algorithm: &Algorithm| ALGORITHMS.iter().find(|(_, known, _)| known == algorithm).map(|(id, ..)| *id);
+    let summary = MemoryTest {
+        device: writer.path().display().to_string(),
+        algorithms: report.algorithms.iter().filter_map(name).collect(),
+        bytes: info.size_bytes,
+        tested_bytes: (report.pages.len() * PAGE_BYTES) as u64,
+        coverage_percent: report.coverage_percent(),
+        word_bits: LINE_BYTES * 8,
+        seed: context.seed,
+        repeats: report.repeats,
+        retention_s: context.retention.as_secs_f64(),
+        flush: way.name(),
+        flushed_lines: buffer.mapped.flushed(),
+        zeros,
+        interrupted: report.stopped,
+    };
+    Ok((report, summary, way, is_gone))
+}
+
+/// The errors that the memory controllers have counted, corrected and not (Documentation/driver-api/edac.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Edac {
+    /// Corrected errors.
+    pub corrected: u64,
+    /// Errors that could not be corrected.
+    pub uncorrected: u64,
+}
+
+impl Edac {
+    /// The counters now, of all controllers together; `None` where there is none.
+    pub fn read(root: &Path) -> Option<Self> {
+        let controllers = fs::read_dir(root.join("sys/devices/system/edac/mc")).ok()?;
+        let counts = controllers.flatten().filter_map(|controller| {
+            let count = |name: &str| fs::read_to_string(controller.path().join(name)).ok()?.trim().parse().ok();
+            Some(Self {
+                corrected: count("ce_count")?,
+                uncorrected: count("ue_count")?,
+            })
+        });
+        counts.reduce(|one, two| Self {
+            corrected: one.corrected + two.corrected,
+            uncorrected: one.uncorrected + two.uncorrected,
+        })
     }
 }
 
-fn add_keys(bytes: &mut [u8], offset: u64) {
-    for (cell, at) in bytes.as_chunks_mut::<8>().0.iter_mut().zip((offset..).step_by(8)) {
-        *cell = (u64::from_ne_bytes(*cell) ^ key(at)).to_ne_bytes();
+/// That no memory error was counted since `before`: one that could not be corrected is a failure, others are told.
+pub fn edac(context: &Context, before: Option<Edac>) -> Outcome<Edac> {
+    let Some((before, after)) = before.zip(Edac::read(&context.root)) else {
+        return not_applicable("no memory controller counts errors (sys/devices/system/edac/mc)");
+    };
+    let corrected = after.corrected.saturating_sub(before.corrected);
+    let uncorrected = after.uncorrected.saturating_sub(before.uncorrected);
+    let told = format!(
+        "{uncorrected} uncorrected and {corrected} corrected during the check; {} and {} since boot",
+        after.uncorrected, after.corrected
+    );
+    if uncorrected > 0 {
+        return fail(told, BAD_MEMORY);
     }
+    Ok((told, after))
 }
 
-/// FNV-1a over words: tells changed pages, not attackers.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.as_chunks::<8>().0.iter().fold(0xcbf2_9ce4_8422_2325, |hash, word| {
-        (hash ^ u64::from_ne_bytes(*word))
-            .wrapping_mul(0x0000_0100_0000_01b3)
-            .rotate_left(29)
-    })
+/// That every page can be read; nothing is written.
+pub fn readable(context: &Context, reader: &Device) -> Outcome {
+    let mapping = reader.map(..)?;
+    let page = rustix::param::page_size();
+    for offset in (0..mapping.len()).step_by(page) {
+        if context.stop.signal().is_some() {
+            return context.stopped();
+        }
+        mapping.read::<u64>(offset)?;
+    }
+    Ok((format!("{} pages", mapping.len() / page), ()))
 }
 
 /// That the driver zeroes the buffer when its last user has closed it. `dirtied`: whether a check has had it open for writing.
 pub fn scrub(context: &Context, info: &Info, path: &Path, dirtied: bool) -> Outcome {
     if !info.flags.scrub() {
-        return skip("the node has no mydrv,scrub");
+        return not_applicable("the node has no mydrv,scrub");
     }
     if !dirtied {
-        return skip("the buffer was not open for writing");
+        return not_applicable("the buffer was not open for writing");
     }
     let reader = OpenOptions::new().lock(Lock::Exclusive).open(path)?;
     if !reader.info()?.flags.pristine() {
@@ -264,13 +531,16 @@ pub fn scrub(context: &Context, info: &Info, path: &Path, dirtied: bool) -> Outc
             format!("stop what else has the device open (fuser -v {})", path.display()),
         );
     }
-    match first_not_zero(context, &reader, "scrub")? {
-        None => Ok((format!("zeros, {}", coverage(context, reader.size_bytes())), ())),
-        Some((offset, byte)) => fail(
-            format!("{byte:#04x} at offset {offset:#x}"),
-            "update the module mydrv: the next user sees the last one's data",
-        ),
-    }
+    zeros(
+        context,
+        &reader,
+        "update the module mydrv: the next user sees the last one's data",
+    )
+}
+
+/// What no neighbouring page has.
+fn key(offset: u64) -> u64 {
+    offset ^ !offset << 32
 }
 
 #[cfg(test)]
@@ -278,27 +548,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_differ_and_cancel() {
-        let mut bytes = vec![7; 64];
-        let before = hash(&bytes);
-        add_keys(&mut bytes, 0x1000);
-        assert_eq!(word(&bytes, 8), 0x0707_0707_0707_0707 ^ key(0x1008));
-        assert_ne!(hash(&bytes), before);
-        // What an alias would do: the keys of another place on the same cells.
-        let mut aliased = bytes.clone();
-        add_keys(&mut aliased, 0x2000);
-        add_keys(&mut aliased, 0x1000);
-        assert_ne!(hash(&aliased), before);
-        add_keys(&mut bytes, 0x1000);
-        assert_eq!(hash(&bytes), before);
+    fn a_part_is_never_called_all() {
+        assert_eq!(coverage(16384, 16384, 1), "100 % of 64 MiB");
+        assert_eq!(coverage(16383, 16384, 1), "99.9 % of 64 MiB: a sample of 65532 KiB, seed 1");
+        assert_eq!(coverage(32, 16384, 3), "0.1 % of 64 MiB: a sample of 128 KiB, seed 3");
     }
 
     #[test]
-    fn walking_ones_drive_every_data_line_and_the_others_are_opposites() {
-        let lines = (0..64).fold(0, |lines, index| lines | (PATTERNS[0].word)(index));
-        assert_eq!(lines, u64::MAX);
-        for index in 0..2 {
-            assert_eq!((PATTERNS[1].word)(index), !(PATTERNS[2].word)(index));
+    fn counters_of_memory_controllers_are_summed_up() {
+        let root = std::env::temp_dir().join(format!("mydrvctl-edac-{}", std::process::id()));
+        assert_eq!(Edac::read(&root), None);
+        for (controller, corrected, uncorrected) in [("mc0", "3\n", "0\n"), ("mc1", "4\n", "2\n")] {
+            let dir = root.join("sys/devices/system/edac/mc").join(controller);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("ce_count"), corrected).unwrap();
+            fs::write(dir.join("ue_count"), uncorrected).unwrap();
         }
+        // As the kernel's own folder has them.
+        fs::create_dir(root.join("sys/devices/system/edac/mc/power")).unwrap();
+        let found = Edac::read(&root);
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(
+            found,
+            Some(Edac {
+                corrected: 7,
+                uncorrected: 2
+            })
+        );
     }
 }

@@ -15,11 +15,11 @@ mod system;
 
 use std::{
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
 use mydrv::{Lock, OpenOptions, Selector};
+use mydrv_memtest::PAGE_BYTES;
 
 pub use sharing::peer;
 
@@ -30,7 +30,7 @@ use self::{
 use crate::{
     cli::{Cli, Expectation, Validate},
     failure::Result,
-    output,
+    stop::Stop,
 };
 
 /// Where a boot's report goes; the unit's RuntimeDirectory.
@@ -44,11 +44,19 @@ struct Context {
     /// Whether the checks that the boot leaves out run too.
     full: bool,
     /// The labels of the buffers to which nothing is written.
-    #[allow(dead_code, reason = "for the checks that write")]
     keep: Vec<String>,
+    /// Whether to write to none at all, since a label to keep belongs to no buffer.
+    keep_all: bool,
     /// How long the test of the memory may take.
-    #[allow(dead_code, reason = "for the checks of the memory")]
     time_budget: Option<Duration>,
+    /// How long the retention test waits before it reads; zero leaves it out.
+    retention: Duration,
+    /// How often to test the memory.
+    repeat: u32,
+    /// Chooses the places of a sample.
+    seed: u64,
+    /// Tells of the signal that ends the checks.
+    stop: Stop,
     /// The buffers that must exist; empty: whichever the device tree describes.
     expect: Vec<Expectation>,
     /// The checks that must run.
@@ -58,30 +66,49 @@ struct Context {
 impl Context {
     /// The size in bytes that the command line asks of this buffer, if any.
     fn expected_size(&self, node: &Node) -> Option<u64> {
-        let name = node.string("label").unwrap_or_else(|| node.name());
+        let name = name(node);
         self.expect.iter().find(|expected| expected.label == name)?.size
+    }
+
+    /// Whether nothing may be written to this buffer.
+    fn keeps(&self, node: &Node) -> bool {
+        self.keep_all || self.keep.contains(&name(node))
     }
 
     /// Asks until there is an answer or the time is over, at least once.
     fn wait_for<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
             match ask() {
-                None if Instant::now() < self.deadline => thread::sleep(Duration::from_millis(50)),
+                None if Instant::now() < self.deadline && self.stop.signal().is_none() => {
+                    self.stop.sleep(Duration::from_millis(20));
+                }
                 answer => return answer,
             }
         }
     }
 }
 
+/// How the command line names a buffer: by its label, or by its node where it has none.
+fn name(node: &Node) -> String {
+    node.string("label").unwrap_or_else(|| node.name())
+}
+
 /// The command.
 pub fn run(cli: &Cli, args: &Validate) -> Result {
-    let context = Context {
+    // A device that goes during a check ends that check, not the program.
+    mydrv::sigbus::install()?;
+    let mut context = Context {
         root: cli.root.clone(),
         deadline: Instant::now() + Duration::from_secs(args.wait),
         quick: args.quick,
         full: args.full,
         keep: args.keep.clone(),
+        keep_all: false,
         time_budget: args.time_budget,
+        retention: args.retention.unwrap_or_default(),
+        repeat: args.repeat,
+        seed: args.seed,
+        stop: Stop::on_signals()?,
         expect: args.expect.iter().flat_map(|argument| argument.0.clone()).collect(),
         require: args.require.clone(),
     };
@@ -98,7 +125,10 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         (false, true) => Voice::Failures,
         (false, false) => Voice::All,
     };
-    let mut report = Report::new(mode, voice, &context.require);
+    let mut report = Report::new(mode, voice, &context.require, context.stop.clone());
+    let boot = args.boot.then(|| context.root.join(BOOT_REPORT));
+    let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
+    report::discard(&paths);
     let start = ("start", Some(&()));
     let nodes = report.check(
         Spec {
@@ -111,6 +141,18 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     let wanted = cli.device.as_deref().map(Selector::from);
     let nodes = nodes.unwrap_or_default();
     let described = !nodes.is_empty();
+    if !context.keep.is_empty() {
+        let kept = report.check(
+            Spec {
+                id: "keep",
+                expected: format!("a buffer of each label to keep: {}", context.keep.join(", ")),
+                on: ("device-tree", described.then_some(&nodes)),
+            },
+            |nodes| system::kept(&context.keep, nodes),
+        );
+        // Whichever buffer it was meant for.
+        context.keep_all = kept.is_none();
+    }
     let mut validated = false;
     for node in nodes {
         if wanted.as_ref().is_none_or(|wanted| system::is(&context, wanted, &node)) {
@@ -119,8 +161,6 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
             check_device(&mut report, &context, &node);
         }
     }
-    let boot = args.boot.then(|| context.root.join(BOOT_REPORT));
-    let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
     let result = report.finish(&paths);
     match wanted {
         Some(wanted) if described && !validated => Err(mydrv::Error::NotFound {
@@ -225,7 +265,16 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         identity::mapping_flags,
     );
     let size = ("size", size.as_ref());
+    let edac = memory::Edac::read(&context.root);
     report.check(
+        Spec {
+            id: "readable",
+            expected: "every page readable".into(),
+            on: (size.0, size.1.and(reader.as_ref())),
+        },
+        |reader| memory::readable(context, reader),
+    );
+    let zeros = report.check(
         Spec {
             id: "zeroing",
             expected: "every byte 0".into(),
@@ -243,6 +292,9 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             if reader.info()?.flags.read_only() {
                 return not_applicable("the buffer is read-only");
             }
+            if context.keeps(node) {
+                return not_applicable("--keep: nothing is written to this buffer");
+            }
             let writer = OpenOptions::new().write(true).lock(Lock::None).open(reader.path())?;
             Ok(("open".into(), writer))
         },
@@ -257,23 +309,25 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             |writer| memory::contiguity(context, writer),
         );
     }
-    for pattern in memory::PATTERNS {
+    let mut test = memory::Test::default();
+    for &(id, algorithm, expected) in memory::ALGORITHMS {
         report.check(
             Spec {
-                id: pattern.id,
-                expected: "every word reads back as written".into(),
+                id,
+                expected: expected.into(),
                 on: ("open-write", writer.as_ref()),
             },
-            |writer| memory::pattern(context, writer, pattern),
+            |writer| test.check(context, writer, zeros.is_some(), algorithm),
         );
     }
+    report.tell_memory(test.summary());
     report.check(
         Spec {
-            id: "pattern-address",
-            expected: "every word, its offset added by XOR, reads back as such after all others changed".into(),
-            on: ("open-write", writer.as_ref()),
+            id: "edac",
+            expected: "no memory error that could not be corrected".into(),
+            on: (size.0, size.1.and(reader.as_ref())),
         },
-        |writer| memory::addresses(context, writer),
+        |_| memory::edac(context, edac),
     );
     report.check(
         Spec {
@@ -289,7 +343,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "what one writes, the other reads at once".into(),
             on: ("open-write", writer.as_ref()),
         },
-        sharing::two_mappings,
+        |writer| sharing::two_mappings(context, writer),
     );
     report.check(
         Spec {
@@ -297,7 +351,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             expected: "what one writes, the other reads".into(),
             on: ("open-write", writer.as_ref()),
         },
-        sharing::two_processes,
+        |writer| sharing::two_processes(context, writer),
     );
     if context.full {
         refusals::check(report, ("abi", reader.as_ref()), ("open-write", writer.as_ref()));
@@ -323,37 +377,8 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     );
 }
 
-/// How much memory one step of a check handles.
-const CHUNK: usize = 1 << 20;
-
-/// The pages that stand for the whole buffer: the first and the last, both sides of some 2 MiB borders (where a mapping may change from
-/// one block to the next), and some in between.
-fn sample(size: u64) -> Vec<u64> {
-    let page = rustix::param::page_size() as u64;
-    let last = size.saturating_sub(page);
-    let block = 2 << 20;
-    let mut offsets = vec![0, last, block - page, block, size / 2 / block * block];
-    let mut random = output::Random::new(size);
-    offsets.extend((0..27).map(|_| random.next_word() % size.max(1) / page * page));
-    offsets.retain(|&offset| offset <= last);
-    offsets.sort_unstable();
-    offsets.dedup();
-    offsets
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sample_has_both_ends_and_stays_inside() {
-        let page = rustix::param::page_size() as u64;
-        for size in [page, 3 * page, 2 << 20, 64 << 20] {
-            let offsets = sample(size);
-            assert_eq!((offsets[0], offsets[offsets.len() - 1]), (0, size - page), "{size}");
-            assert!(offsets.iter().all(|offset| offset % page == 0 && offset + page <= size));
-            assert!(offsets.is_sorted_by(|a, b| a < b));
-        }
-        assert!(sample(64 << 20).contains(&(2 << 20)));
-    }
+/// The first bytes of the pages of 4096 bytes that stand for the whole buffer; see [`mydrv_memtest::smallest_sample`].
+fn sample(context: &Context, size: u64) -> Vec<usize> {
+    let pages = mydrv_memtest::smallest_sample(size as usize / PAGE_BYTES, context.seed);
+    pages.into_iter().map(|page| page * PAGE_BYTES).collect()
 }

@@ -11,10 +11,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::checks;
+use super::{checks, memory::MemoryTest};
 use crate::{
     failure::{Failure, Result},
     output,
+    stop::Stop,
 };
 
 /// The version of the report's layout: additions keep it, anything else raises it.
@@ -164,6 +165,10 @@ pub struct Report {
     in_use: usize,
     duration_ms: f64,
     checks: Vec<Record>,
+    /// The tests of the memory, one of each buffer that was written to.
+    memory: Vec<MemoryTest>,
+    #[serde(skip)]
+    stop: Stop,
     #[serde(skip)]
     required: Vec<String>,
     #[serde(skip)]
@@ -178,7 +183,7 @@ pub struct Report {
 
 impl Report {
     /// An empty report. A skip of a `required` check is a failure.
-    pub fn new(mode: &'static str, voice: Voice, required: &[String]) -> Self {
+    pub fn new(mode: &'static str, voice: Voice, required: &[String], stop: Stop) -> Self {
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -196,6 +201,8 @@ impl Report {
             in_use: 0,
             duration_ms: 0.0,
             checks: Vec::new(),
+            memory: Vec::new(),
+            stop,
             required: required.to_vec(),
             interrupted: None,
             voice,
@@ -223,7 +230,17 @@ impl Report {
         let began = Instant::now();
         let (outcome, excused) = match (self.interrupted, spec.on) {
             (Some(signal), _) => (Err(Problem::Skip(by_signal(signal))), true),
-            (None, (_, Some(base))) => (body(base), false),
+            (None, (_, Some(base))) => {
+                // Whatever a check makes of a signal half way, and of what the signal did to its children.
+                let outcome = match self.stop.signal() {
+                    Some(signal) => Err(Problem::Interrupted(signal)),
+                    None => body(base),
+                };
+                match (outcome, self.stop.signal()) {
+                    (Err(_), Some(signal)) => (Err(Problem::Interrupted(signal)), false),
+                    (outcome, _) => (outcome, false),
+                }
+            }
             (None, (id, None)) => {
                 let (problem, excused) = self.blame(id);
                 (Err(problem), excused)
@@ -296,6 +313,11 @@ impl Report {
                 (Problem::Skip(format!("check {number} ({id}) failed")), true)
             }
         }
+    }
+
+    /// What is told of a test of the memory beside its verdicts.
+    pub fn tell_memory(&mut self, test: Option<&MemoryTest>) {
+        self.memory.extend(test.cloned());
     }
 
     fn tell(&self, record: &Record) {
@@ -389,6 +411,16 @@ impl Report {
     }
 }
 
+/// Removes the reports of an earlier run, so that none is taken for this one's if this one is killed. What is no file, such as a pipe, stays.
+pub fn discard(paths: &[&Path]) {
+    for path in paths {
+        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+            // Where it cannot be removed it cannot be written either, which is told then.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 fn by_signal(signal: i32) -> String {
     format!("interrupted by signal {signal}")
 }
@@ -415,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_check_is_skipped_with_the_name_of_the_one_that_failed() {
-        let mut report = Report::new("full", Voice::Failures, &[]);
+        let mut report = Report::new("full", Voice::Failures, &[], Stop::default());
         let first = report.check(spec("first", ("start", Some(&()))), |()| fail::<u8>("b", "do c"));
         let second = report.check(spec("second", ("first", first.as_ref())), |_| Ok(("never".into(), 1_u8)));
         assert_eq!(second, None);
@@ -428,9 +460,9 @@ mod tests {
 
     #[test]
     fn passing_needs_a_device() {
-        let report = Report::new("full", Voice::Failures, &[]);
+        let report = Report::new("full", Voice::Failures, &[], Stop::default());
         assert!(report.finish(&[]).is_err());
-        let mut report = Report::new("full", Voice::Failures, &[]);
+        let mut report = Report::new("full", Voice::Failures, &[], Stop::default());
         report.begin_device("/buffer".into());
         report.check(spec("node", ("start", Some(&()))), |()| Ok(("b".into(), ())));
         assert!(report.finish(&[]).is_ok());

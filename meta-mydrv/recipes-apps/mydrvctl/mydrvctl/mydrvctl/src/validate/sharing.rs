@@ -7,9 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use mydrv::{Device, Error, MappingMut};
+use mydrv::{Device, Direction, Error, MappingMut};
+use mydrv_memtest::PAGE_BYTES;
 
 use super::{
+    Context,
     report::{Outcome, Problem, fail},
     sample,
 };
@@ -19,20 +21,26 @@ use crate::{
     output::Random,
 };
 
-/// Some bytes of the buffer, put back when this goes out of scope.
+/// Some bytes of the buffer, put back when this goes out of scope, for a device to see too.
 struct Saved<'m, 'd> {
+    device: &'d Device,
     mapping: &'m MappingMut<'d>,
     parts: Vec<(usize, Vec<u8>)>,
 }
 
 impl<'m, 'd> Saved<'m, 'd> {
-    fn new(mapping: &'m MappingMut<'d>, parts: impl IntoIterator<Item = (usize, usize)>) -> std::result::Result<Self, Error> {
+    fn new(
+        device: &'d Device,
+        mapping: &'m MappingMut<'d>,
+        parts: impl IntoIterator<Item = (usize, usize)>,
+    ) -> std::result::Result<Self, Error> {
         let save = |(offset, length)| {
             let mut bytes = vec![0; length];
             mapping.copy_to(offset, &mut bytes)?;
             Ok((offset, bytes))
         };
         Ok(Self {
+            device,
             mapping,
             parts: parts.into_iter().map(save).collect::<std::result::Result<_, Error>>()?,
         })
@@ -44,6 +52,9 @@ impl Drop for Saved<'_, '_> {
         for (offset, bytes) in &self.parts {
             // The ranges were proved when they were saved.
             let _ = self.mapping.copy_from(*offset, bytes);
+            let _ = self
+                .device
+                .sync(*offset as u64..(*offset + bytes.len()) as u64, Direction::ToDevice);
         }
     }
 }
@@ -59,7 +70,7 @@ pub fn read_write(writer: &Device) -> Outcome {
         (page - 5, 10.min(size - page + 5)),
         (size - 13, 13),
     ];
-    let _saved = Saved::new(&mapping, places)?;
+    let _saved = Saved::new(writer, &mapping, places)?;
     let mut random = Random::new(writer.size_bytes());
     for (offset, length) in places {
         let (mut sent, mut found) = (vec![0; length], vec![0; length]);
@@ -88,13 +99,10 @@ pub fn read_write(writer: &Device) -> Outcome {
 const INCOHERENT: &str = "update the module mydrv: mappings must reach the same memory with the same cache attributes";
 
 /// Writes through one mapping, reads through another, and the other way round.
-pub fn two_mappings(writer: &Device) -> Outcome {
+pub fn two_mappings(context: &Context, writer: &Device) -> Outcome {
     let (one, two) = (writer.map_mut(..)?, writer.map_mut(..)?);
-    let offsets: Vec<_> = sample(writer.size_bytes())
-        .into_iter()
-        .map(|offset| offset as usize)
-        .collect();
-    let _saved = Saved::new(&one, offsets.iter().map(|&offset| (offset, 8)))?;
+    let offsets = sample(context, writer.size_bytes());
+    let _saved = Saved::new(writer, &one, offsets.iter().map(|&offset| (offset, 8)))?;
     let mut random = Random::new(2);
     for &offset in &offsets {
         for (from, to) in [(&one, &two), (&two, &one)] {
@@ -110,14 +118,13 @@ pub fn two_mappings(writer: &Device) -> Outcome {
 }
 
 /// Leaves data for a child process, which compares it and leaves other data in its place.
-pub fn two_processes(writer: &Device) -> Outcome {
+pub fn two_processes(context: &Context, writer: &Device) -> Outcome {
     const SEED: u64 = 0x006d_7964_7276;
     let mapping = writer.map_mut(..)?;
-    let offsets = sample(writer.size_bytes());
-    let page = rustix::param::page_size();
-    let _saved = Saved::new(&mapping, offsets.iter().map(|&offset| (offset as usize, page)))?;
+    let offsets = sample(context, writer.size_bytes());
+    let _saved = Saved::new(writer, &mapping, offsets.iter().map(|&offset| (offset, PAGE_BYTES)))?;
     for &offset in &offsets {
-        mapping.copy_from(offset as usize, &page_of(SEED, offset))?;
+        mapping.copy_from(offset, &page_of(SEED, offset as u64))?;
     }
     let system = |call: &str| {
         let call = call.to_owned();
@@ -140,9 +147,9 @@ pub fn two_processes(writer: &Device) -> Outcome {
         );
     }
     for &offset in &offsets {
-        let mut found = vec![0; page];
-        mapping.copy_to(offset as usize, &mut found)?;
-        if found != page_of(SEED + 1, offset) {
+        let mut found = vec![0; PAGE_BYTES];
+        mapping.copy_to(offset, &mut found)?;
+        if found != page_of(SEED + 1, offset as u64) {
             return fail(
                 format!("not what the second process wrote, in the page at {offset:#x}"),
                 INCOHERENT,
@@ -154,7 +161,7 @@ pub fn two_processes(writer: &Device) -> Outcome {
 
 /// A page's worth of data that no other page and no other seed has.
 fn page_of(seed: u64, offset: u64) -> Vec<u8> {
-    let mut bytes = vec![0; rustix::param::page_size()];
+    let mut bytes = vec![0; PAGE_BYTES];
     Random::new(seed.rotate_left(40) ^ offset).fill(&mut bytes);
     bytes
 }
@@ -164,7 +171,7 @@ pub fn peer(args: &ValidatePeer) -> Result {
     let file = std::io::stdin().as_fd().try_clone_to_owned()?;
     let device = Device::from_fd(file, "standard input".into(), true)?;
     let mapping = device.map_mut(..)?;
-    let mut found = vec![0; rustix::param::page_size()];
+    let mut found = vec![0; PAGE_BYTES];
     for &offset in &args.offsets {
         mapping.copy_to(offset as usize, &mut found)?;
         if found != page_of(args.seed, offset) {

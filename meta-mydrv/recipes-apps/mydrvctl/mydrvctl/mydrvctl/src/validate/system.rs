@@ -46,6 +46,19 @@ pub fn nodes(context: &Context) -> Outcome<Vec<Node>> {
     )
 }
 
+/// That each label to keep belongs to a buffer: a mistyped one would leave the buffer it was meant for to be written to.
+pub fn kept(keep: &[String], nodes: &[Node]) -> Outcome {
+    let known: Vec<_> = nodes.iter().map(super::name).collect();
+    let unknown: Vec<_> = keep.iter().filter(|label| !known.contains(label)).cloned().collect();
+    if !unknown.is_empty() {
+        return fail(
+            format!("no buffer {}, but {}", unknown.join(", "), known.join(", ")),
+            "correct --keep (MYDRV_KEEP in /etc/default/mydrv); until then nothing is written to any buffer",
+        );
+    }
+    Ok((keep.join(", "), ()))
+}
+
 /// Whether the user means this buffer.
 pub fn is(context: &Context, wanted: &Selector, node: &Node) -> bool {
     match wanted {

@@ -119,10 +119,10 @@ def device(guest, request):
 
 @pytest.fixture
 def quiet(guest):
-    """Keeps udev from starting the boot's check whenever a test binds a device."""
-    guest.run("systemctl mask --runtime mydrv-validate.service; systemctl stop mydrv-validate.service")
+    """Keeps udev from having a device validated whenever a test binds it."""
+    guest.run("systemctl mask --runtime mydrv-validate@.service; systemctl stop 'mydrv-validate@*'")
     yield
-    guest.run("systemctl unmask --runtime mydrv-validate.service; udevadm settle")
+    guest.run("systemctl unmask --runtime mydrv-validate@.service; udevadm settle")
 
 
 @pytest.fixture(params=[PRODUCT, *KINDS])

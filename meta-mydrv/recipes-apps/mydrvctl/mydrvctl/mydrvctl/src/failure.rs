@@ -64,7 +64,7 @@ impl Failure {
         use mydrv::Error;
         match self {
             Self::Check | Self::Different(_) => 1,
-            Self::Usage(_) | Self::Device(Error::OutOfRange { .. } | Error::Misaligned { .. }) => 2,
+            Self::Usage(_) | Self::Device(Error::OutOfRange { .. } | Error::Misaligned { .. } | Error::Ambiguous { .. }) => 2,
             Self::NotFound(_) | Self::Device(Error::NotFound { .. }) => 3,
             Self::Permission(_) | Self::Device(Error::Permission { .. } | Error::ReadOnly { .. } | Error::NotWritable { .. }) => {
                 4

@@ -324,7 +324,7 @@ fn validate_with_another_driver() {
 #[test]
 fn validate_without_misc_device() {
     let (_, checks) = System::new("nomisc").with_overlay().with_driver("mydrv").validate();
-    failed(&checks, "node", "no misc device belongs to the node");
+    failed(&checks, "driver", "still at work");
 }
 
 #[test]

@@ -48,6 +48,7 @@ const CHECKS: &[Check] = &[
     boot("region", "memory-region names reserved memory"),
     boot("driver", "the driver is loaded and bound"),
     boot("node", "the device node belongs to the buffer"),
+    boot("device-report", "the device's own validation came to a verdict"),
     boot("permissions", "the group mydrv may use the device, others may not"),
     boot("abi", "the device opens and speaks this ABI"),
     boot("label", "the driver tells the label of the device tree"),

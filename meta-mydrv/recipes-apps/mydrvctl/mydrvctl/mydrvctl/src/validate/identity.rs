@@ -5,28 +5,43 @@
 use mydrv::{Candidate, Device, Error, Lock, OpenOptions, attempt};
 
 use super::{
-    Context,
+    Context, boot,
     devicetree::{Node, Region},
-    report::{Outcome, fail, skip},
+    report::{Outcome, Problem, fail, in_use, skip},
+    users,
 };
 use crate::output;
 
-/// Opens the device for reading, alone. Other users get until the deadline to leave.
+/// Opens the device for reading, alone. Other users get until the deadline to leave, those without a lock too.
 pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
+    let path = &candidate.path;
+    let mut told = String::new();
     let opened = context.wait_for(|| {
-        let opened = OpenOptions::new().lock(Lock::Exclusive).open(candidate.path.as_path());
-        if matches!(opened, Err(Error::Busy { .. })) {
-            None
-        } else {
-            Some(opened)
+        let opened = OpenOptions::new()
+            .lock(Lock::Exclusive)
+            .open(path.as_path())
+            .and_then(|device| Ok((device.info()?, device)));
+        match opened {
+            Err(Error::Busy { .. }) => {}
+            Ok((info, _)) if info.open_files > 1 => {}
+            opened => return Some(opened),
         }
+        let users = users::named(&context.root, path);
+        if users != told {
+            boot::status(&format!("waiting for {users} to leave {}", path.display()));
+            if context.part.is_boot() {
+                eprintln!("mydrv-validate: waiting for {users} to leave {}", path.display());
+            }
+            told = users;
+        }
+        None
     });
-    let device = opened.unwrap_or_else(|| {
-        Err(Error::Busy {
-            path: candidate.path.clone(),
-        })
-    })?;
-    Ok((format!("ABI {}", device.info()?.abi_version), device))
+    match opened {
+        Some(opened) => opened
+            .map(|(info, device)| (format!("ABI {}", info.abi_version), device))
+            .map_err(Problem::from),
+        None => in_use(format!("{}: in use by {told}", path.display())),
+    }
 }
 
 /// The label.

@@ -4,6 +4,7 @@
 //! node), `identity` (what the driver says of the buffer), `memory` (what it holds), `sharing` (who sees it) and `refusals` (what the driver
 //! must not allow).
 
+mod boot;
 mod checks;
 mod devicetree;
 mod identity;
@@ -12,34 +13,43 @@ mod refusals;
 mod report;
 mod sharing;
 mod system;
+mod users;
 
 use std::{
     path::{Path, PathBuf},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use mydrv::{Lock, OpenOptions, Selector};
 use mydrv_memtest::PAGE_BYTES;
 
+pub use boot::REPORT as BOOT_REPORT;
 pub use sharing::peer;
 
 use self::{
+    boot::{Alarm, Claim, Part},
     devicetree::Node,
     report::{Report, Spec, Voice, not_applicable},
 };
 use crate::{
     cli::{Cli, Expectation, Validate},
-    failure::Result,
+    failure::{Failure, Result},
     stop::Stop,
 };
-
-/// Where a boot's report goes; the unit's RuntimeDirectory.
-pub const BOOT_REPORT: &str = "run/mydrv/validate.json";
 
 /// What the checks are told.
 struct Context {
     root: PathBuf,
+    /// Which part of the boot's validation this is.
+    part: Part,
+    /// How long to wait for what may never come.
+    wait: Duration,
+    /// When that is over.
     deadline: Instant,
+    /// What work on the buffers may take, by their size.
+    patience: Duration,
+    alarm: Alarm,
     quick: bool,
     /// Whether the checks that the boot leaves out run too.
     full: bool,
@@ -76,12 +86,22 @@ impl Context {
     }
 
     /// Asks until there is an answer or the time is over, at least once.
-    fn wait_for<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    fn wait_for<T>(&self, ask: impl FnMut() -> Option<T>) -> Option<T> {
+        self.wait_while(ask, || false)
+    }
+
+    /// As [`wait_for`](Self::wait_for), but longer where something is at work that will bring the answer; unless no wait is wanted at all.
+    fn wait_while<T>(&self, mut ask: impl FnMut() -> Option<T>, at_work: impl Fn() -> bool) -> Option<T> {
+        // The driver takes its time, then the test of the memory, and that one may itself wait for a user to leave.
+        let limit = self.deadline + self.wait + 2 * self.patience;
         loop {
+            let now = Instant::now();
+            // Before asking: the answer is there when the work ends.
+            let at_work = now >= self.deadline && now < limit && !self.wait.is_zero() && at_work();
             match ask() {
-                None if Instant::now() < self.deadline && self.stop.signal().is_none() => {
-                    self.stop.sleep(Duration::from_millis(20));
-                }
+                None if self.stop.signal().is_some() => return None,
+                None if now < self.deadline => self.alarm.sleep(self.deadline - now),
+                None if at_work => self.alarm.sleep(Duration::MAX),
                 answer => return answer,
             }
         }
@@ -97,9 +117,16 @@ fn name(node: &Node) -> String {
 pub fn run(cli: &Cli, args: &Validate) -> Result {
     // A device that goes during a check ends that check, not the program.
     mydrv::sigbus::install()?;
+    let wanted = cli.device.as_deref().map(Selector::from);
+    // A year stands for ever; more would overflow the clock.
+    let wait = Duration::from_secs(args.wait.min(365 * 86400));
     let mut context = Context {
         root: cli.root.clone(),
-        deadline: Instant::now() + Duration::from_secs(args.wait),
+        part: Part::new(args.boot, wanted.as_ref(), &cli.root)?,
+        wait,
+        deadline: Instant::now() + wait,
+        patience: Duration::ZERO,
+        alarm: Alarm::new(&cli.root),
         quick: args.quick,
         full: args.full,
         keep: args.keep.clone(),
@@ -126,7 +153,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         (false, false) => Voice::All,
     };
     let mut report = Report::new(mode, voice, &context.require, context.stop.clone());
-    let boot = args.boot.then(|| context.root.join(BOOT_REPORT));
+    let boot = context.part.report(&context.root);
     let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
     report::discard(&paths);
     let start = ("start", Some(&()));
@@ -138,8 +165,14 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         },
         |()| system::nodes(&context),
     );
-    let wanted = cli.device.as_deref().map(Selector::from);
     let nodes = nodes.unwrap_or_default();
+    context.patience = boot::patience(&nodes);
+    // Twice: the driver's work on all of them, and the test of the memory.
+    boot::extend(wait + 2 * context.patience + Duration::from_secs(60));
+    let _claim = match &context.part {
+        Part::Device(name) => Some(Claim::take(&context, name)?),
+        _ => None,
+    };
     let described = !nodes.is_empty();
     if !context.keep.is_empty() {
         let kept = report.check(
@@ -162,6 +195,11 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         }
     }
     let result = report.finish(&paths);
+    boot::status(match &result {
+        Ok(()) => "validated",
+        Err(Failure::InUse) => "not validated: in use",
+        Err(_) => "not valid",
+    });
     match wanted {
         Some(wanted) if described && !validated => Err(mydrv::Error::NotFound {
             device: wanted.to_string(),
@@ -200,6 +238,22 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     );
     if let Some(candidate) = &candidate {
         report.name_device(candidate.path.display().to_string());
+        if matches!(context.part, Part::Sum(_))
+            && let Some(found) = boot::collect(context, node, candidate)
+        {
+            let checks = report.check(
+                Spec {
+                    id: "device-report",
+                    expected: "pass, fail or in-use, and checks that say so".into(),
+                    on: ("node", Some(&found)),
+                },
+                boot::verdict,
+            );
+            for check in checks.iter().flatten() {
+                report.take_over(check);
+            }
+            return;
+        }
     }
     let on_node = ("node", candidate.as_ref());
     report.check(
@@ -219,7 +273,9 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |candidate| identity::open(context, candidate),
     );
-    let on_reader = ("abi", reader.as_ref());
+    // Shared with whoever asks who else has it open, for as long as it is.
+    let reader = reader.map(Rc::new);
+    let on_reader = ("abi", reader.as_deref());
     report.check(
         Spec {
             id: "label",
@@ -238,7 +294,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |reader| identity::configuration(reader, node),
     );
-    let sized = reader.as_ref().zip(region.as_ref());
+    let sized = reader.as_deref().zip(region.as_ref());
     let blame_size = if region.is_none() { "region" } else { "abi" };
     let size = report.check(
         Spec {
@@ -266,6 +322,8 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     );
     let size = ("size", size.as_ref());
     let edac = memory::Edac::read(&context.root);
+    // From here on it is about what the memory holds, which a program that takes no lock may change meanwhile.
+    report.doubt(reader.as_ref().and_then(|reader| users::doubt(&context.root, reader)), 1);
     report.check(
         Spec {
             id: "readable",
@@ -278,7 +336,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         Spec {
             id: "zeroing",
             expected: "every byte 0".into(),
-            on: (size.0, size.1.and(reader.as_ref())),
+            on: (size.0, size.1.and(reader.as_deref())),
         },
         |reader| memory::zeroing(context, reader),
     );
@@ -286,7 +344,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         Spec {
             id: "open-write",
             expected: "a file open for reading and writing".into(),
-            on: (size.0, size.1.and(reader.as_ref())),
+            on: (size.0, size.1.and(reader.as_deref())),
         },
         |reader| {
             if reader.info()?.flags.read_only() {
@@ -299,6 +357,9 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             Ok(("open".into(), writer))
         },
     );
+    if writer.is_some() {
+        report.opened_another();
+    }
     if context.full {
         report.check(
             Spec {
@@ -353,16 +414,17 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |writer| sharing::two_processes(context, writer),
     );
+    report.doubt(None, 0);
     if context.full {
-        refusals::check(report, ("abi", reader.as_ref()), ("open-write", writer.as_ref()));
+        refusals::check(report, ("abi", reader.as_deref()), ("open-write", writer.as_ref()));
     }
 
     // Last, since it closes every file: only then may the driver scrub.
-    let info = reader.as_ref().and_then(|reader| reader.info().ok());
+    let info = reader.as_deref().and_then(|reader| reader.info().ok());
     let closed = info.map(|info| {
         (
             info,
-            reader.as_ref().map(|reader| reader.path().to_owned()).unwrap_or_default(),
+            reader.as_deref().map(|reader| reader.path().to_owned()).unwrap_or_default(),
         )
     });
     let dirtied = writer.is_some();

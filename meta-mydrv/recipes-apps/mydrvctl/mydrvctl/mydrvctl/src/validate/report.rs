@@ -9,7 +9,8 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{checks, memory::MemoryTest};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 const SCHEMA: u32 = 1;
 
 /// How a check ended, and all of them together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// What was found is what was expected.
@@ -127,6 +128,9 @@ impl From<mydrv::Error> for Problem {
     }
 }
 
+/// Why a failure may be somebody else's doing, if it may. Takes how many files this process has open.
+pub type Doubt = Box<dyn Fn(u32) -> Option<String>>;
+
 /// What a check is, apart from what it does.
 pub struct Spec<'a, D> {
     /// The check's stable name, one of `checks::all()`.
@@ -179,6 +183,8 @@ pub struct Report {
     began: Instant,
     #[serde(skip)]
     device: Option<String>,
+    #[serde(skip)]
+    doubt: Option<(Doubt, u32)>,
 }
 
 impl Report {
@@ -208,6 +214,7 @@ impl Report {
             voice,
             began: Instant::now(),
             device: None,
+            doubt: None,
         }
     }
 
@@ -223,6 +230,18 @@ impl Report {
     /// The present device is better known by this name.
     pub fn name_device(&mut self, name: String) {
         self.device = Some(name);
+    }
+
+    /// From now on a failure for which there is a doubt means that the device is in use. With how many files of the device this process has open.
+    pub fn doubt(&mut self, doubt: Option<Doubt>, files: u32) {
+        self.doubt = doubt.map(|doubt| (doubt, files));
+    }
+
+    /// One more of them.
+    pub fn opened_another(&mut self) {
+        if let Some((_, files)) = &mut self.doubt {
+            *files += 1;
+        }
     }
 
     /// Runs one check, unless the one it builds on did not pass, and returns what it yields.
@@ -256,6 +275,13 @@ impl Report {
             ),
             outcome => outcome,
         };
+        let outcome = match (outcome, &self.doubt) {
+            (Err(Problem::Fail(found, remedy)), Some((doubt, files))) => Err(match doubt(*files) {
+                Some(reason) => Problem::InUse(format!("{found}, but {reason}")),
+                None => Problem::Fail(found, remedy),
+            }),
+            (outcome, _) => outcome,
+        };
         let (verdict, found, reason, remedy, value) = match outcome {
             Ok((found, value)) => (Verdict::Pass, Some(found), None, None, Some(value)),
             Err(Problem::Fail(found, remedy)) => (Verdict::Fail, Some(found), None, Some(remedy), None),
@@ -267,15 +293,7 @@ impl Report {
                 (Verdict::Interrupted, None, Some(by_signal(signal)), None, None)
             }
         };
-        match verdict {
-            Verdict::Pass => self.passed += 1,
-            Verdict::Fail => self.failed += 1,
-            Verdict::Skip => self.skipped += 1,
-            Verdict::NotApplicable => self.not_applicable += 1,
-            Verdict::InUse => self.in_use += 1,
-            Verdict::Interrupted => {}
-        }
-        let record = Record {
+        self.add(Record {
             number: self.checks.len() + 1,
             id: spec.id,
             device: self.device.clone(),
@@ -287,10 +305,48 @@ impl Report {
             remedy,
             duration_ms: began.elapsed().as_secs_f64() * 1e3,
             excused,
+        });
+        value
+    }
+
+    /// Takes a check of the present device over from the report of another process. Those that this one has made itself, and passed, are
+    /// left out, and so are those of the whole system.
+    pub fn take_over(&mut self, check: &Value) {
+        let text = |key: &str| check[key].as_str().map(str::to_owned);
+        let known = check["id"].as_str().and_then(checks::find);
+        let verdict = Verdict::deserialize(&check["verdict"]).ok();
+        let (Some(known), Some(verdict), false) = (known, verdict, check["device"].is_null()) else {
+            return;
         };
+        if verdict == Verdict::Pass && ["region", "driver", "node"].contains(&known.id) {
+            return;
+        }
+        self.add(Record {
+            number: self.checks.len() + 1,
+            id: known.id,
+            device: self.device.clone(),
+            title: known.title,
+            verdict,
+            expected: text("expected").unwrap_or_default(),
+            found: text("found"),
+            reason: text("reason"),
+            remedy: text("remedy"),
+            duration_ms: check["duration_ms"].as_f64().unwrap_or_default(),
+            excused: false,
+        });
+    }
+
+    fn add(&mut self, record: Record) {
+        match record.verdict {
+            Verdict::Pass => self.passed += 1,
+            Verdict::Fail => self.failed += 1,
+            Verdict::Skip => self.skipped += 1,
+            Verdict::NotApplicable => self.not_applicable += 1,
+            Verdict::InUse => self.in_use += 1,
+            Verdict::Interrupted => {}
+        }
         self.tell(&record);
         self.checks.push(record);
-        value
     }
 
     /// Why a check that builds on `id` cannot run: names the outcome at the bottom of it. And whether that one counts already.
@@ -456,6 +512,24 @@ mod tests {
         assert_eq!(report.checks[1].reason.as_deref(), Some("check 1 (first) failed"));
         assert_eq!(report.checks[2].reason.as_deref(), Some("check 1 (first) failed"));
         assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 2));
+    }
+
+    #[test]
+    fn a_failure_that_may_be_somebody_elses_doing_is_none() {
+        let mut report = Report::new("full", Voice::Failures, &[], Stop::default());
+        report.begin_device("/buffer".into());
+        let failing = |report: &mut Report| report.check(spec("memory", ("start", Some(&()))), |()| fail::<()>("b", "do c"));
+        // Two files are this process's own.
+        report.doubt(Some(Box::new(|files| (files != 2).then(|| "in use by others".into()))), 1);
+        failing(&mut report);
+        assert_eq!(report.checks[0].verdict, Verdict::InUse);
+        assert_eq!(report.checks[0].reason.as_deref(), Some("b, but in use by others"));
+        report.opened_another();
+        failing(&mut report);
+        assert_eq!(report.checks[1].verdict, Verdict::Fail);
+        report.doubt(None, 0);
+        failing(&mut report);
+        assert_eq!((report.in_use, report.failed), (1, 2));
     }
 
     #[test]

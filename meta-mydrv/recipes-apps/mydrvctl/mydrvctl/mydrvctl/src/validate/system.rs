@@ -101,7 +101,7 @@ pub fn region(node: &Node) -> Outcome<Region> {
     }
 }
 
-/// A loaded driver has probed every device that there is. One that it did not bind it refused, or put off for another driver's sake, or
+/// A loaded driver that is not at work on a device has probed it. One that it did not bind it refused, or put off for another driver's sake, or
 /// somebody is binding it again by hand: so long it may take.
 const DEFERRAL: Duration = Duration::from_secs(5);
 
@@ -123,17 +123,31 @@ pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
                 .into_owned(),
         )
     };
-    let probed = || match fs::read_to_string(context.root.join("sys/module/mydrv/initstate")) {
+    // A module that is just loading probes one device after the other. While it is at work on a device, that one shows the driver already, but the
+    // driver registers no misc device before it is done: zeroing, and getting lent pages back, takes its time.
+    let state = || fs::read_to_string(context.root.join("sys/module/mydrv/initstate"));
+    let loading = || state().is_ok_and(|state| state.trim() == "coming");
+    let probing = || {
+        device()
+            .and_then(|device| bound(&device))
+            .is_some_and(|driver| driver == "mydrv")
+    };
+    let probed = || match state() {
         Ok(state) => state.trim() == "live",
         // Built in.
         Err(_) => bus.join("drivers/mydrv").exists(),
+    };
+    let registered = || {
+        let devices = mydrv::discover_in(&context.root).unwrap_or_default();
+        devices.iter().any(|device| device.of_node.as_deref() == Some(node.dir()))
     };
     let mut refused_since = None;
     let mut answer = || {
         if let Some(device) = device()
             && let Some(driver) = bound(&device)
         {
-            return Some(Some((driver, device)));
+            refused_since = None;
+            return (driver != "mydrv" || registered()).then_some(Some((driver, device)));
         }
         if !probed() {
             refused_since = None;
@@ -142,7 +156,8 @@ pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
         // Nothing comes any more: end the wait.
         (refused_since.get_or_insert_with(Instant::now).elapsed() >= DEFERRAL).then_some(None)
     };
-    match context.wait_for(&mut answer).flatten() {
+    super::boot::status(&format!("waiting for the driver of {}", node.name()));
+    match context.wait_while(&mut answer, || loading() || probing()).flatten() {
         Some((driver, device)) if driver == "mydrv" => Ok((
             format!("{} bound", device.file_name().unwrap_or_default().to_string_lossy()),
             device,
@@ -161,6 +176,10 @@ pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
         None if device().is_none() => fail(
             "the kernel made no platform device for the node",
             "put the node directly below / or below a simple-bus",
+        ),
+        None if probing() => fail(
+            "driver mydrv is still at work on the device",
+            "see at what: journalctl -k -g mydrv; if it only needs longer, raise MYDRV_WAIT in /etc/default/mydrv, or --wait",
         ),
         None => fail(
             "driver mydrv loaded, but its probe failed or is deferred",

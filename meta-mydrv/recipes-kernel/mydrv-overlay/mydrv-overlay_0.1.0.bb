@@ -44,9 +44,11 @@ do_install() {
 # The boot's check expects what the overlay reserves.
 do_install:append() {
     if [ -n "${MYDRV_EXPECT}" ]; then
-        install -d ${D}${systemd_system_unitdir}/mydrv-validate.service.d
-        printf '[Service]\nEnvironment="MYDRV_EXPECT=%s"\n' "${MYDRV_EXPECT}" >${D}${systemd_system_unitdir}/mydrv-validate.service.d/expect.conf
+        for unit in mydrv-validate.service mydrv-validate@.service; do
+            install -d ${D}${systemd_system_unitdir}/$unit.d
+            printf '[Service]\nEnvironment="MYDRV_EXPECT=%s"\n' "${MYDRV_EXPECT}" >${D}${systemd_system_unitdir}/$unit.d/expect.conf
+        done
     fi
 }
 
-FILES:${PN} += "${systemd_system_unitdir}/mydrv-validate.service.d"
+FILES:${PN} += "${systemd_system_unitdir}/mydrv-validate.service.d ${systemd_system_unitdir}/mydrv-validate@.service.d"

@@ -95,7 +95,10 @@ pub struct Validate {
     #[arg(long)]
     pub quick: bool,
 
-    /// As the boot's check: write the report to /run/mydrv/validate.json and say only what failed
+    /// As the boot's check: write the report to /run/mydrv and say only what failed
+    ///
+    /// With --device it is the check of that device, whose report is /run/mydrv/mydrvN.json. Without, it sums up in /run/mydrv/validate.json what the
+    /// checks of the devices found, and makes those itself that nobody has made.
     #[arg(long)]
     pub boot: bool,
 
@@ -108,11 +111,11 @@ pub struct Validate {
     pub full: bool,
 
     /// Write nothing to the buffer of this label, since another core or the boot loader has filled it; may be repeated
-    #[arg(long, value_name = "LABEL")]
+    #[arg(long, value_name = "LABEL", env = "MYDRV_KEEP", value_delimiter = ' ')]
     pub keep: Vec<String>,
 
     /// How long the test of the memory may take; beyond, it tests a sample and says so
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", env = "MYDRV_TIME_BUDGET", value_parser = parse_seconds)]
     pub time_budget: Option<std::time::Duration>,
 
     /// Test too whether cells keep what they hold for so long: waits twice that time
@@ -137,9 +140,19 @@ pub struct Validate {
     #[arg(long, value_name = "ID,…", env = "MYDRV_REQUIRE", value_delimiter = ',')]
     pub require: Vec<String>,
 
-    /// How long to wait for the driver, for the device node and for other users to leave
-    #[arg(long, value_name = "SECONDS", default_value = "5", env = "MYDRV_WAIT")]
-    pub wait: u64,
+    /// The group that the device nodes must belong to
+    #[arg(long, value_name = "GROUP", default_value = "mydrv", env = "MYDRV_GROUP")]
+    pub group: String,
+
+    /// The mode that the device nodes must have, in octal digits
+    #[arg(long, value_name = "MODE", default_value = "0660", env = "MYDRV_MODE", value_parser = parse_mode)]
+    pub mode: u32,
+
+    /// How long to wait for the driver, for the device node and for other users to leave; 5, with --boot 60
+    ///
+    /// For a driver that is at work on a large buffer it waits longer: a minute for each GiB.
+    #[arg(long, value_name = "SECONDS", env = "MYDRV_WAIT")]
+    pub wait: Option<u64>,
 }
 
 /// `mydrvctl read`
@@ -287,6 +300,14 @@ pub fn parse_expectations(text: &str) -> Result<Expectations, String> {
         })
     };
     text.split_whitespace().map(one).collect::<Result<_, _>>().map(Expectations)
+}
+
+/// Parses the permission bits of a file.
+pub fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(mode),
+        _ => Err("give octal digits, e.g. 0660".into()),
+    }
 }
 
 /// Parses a number of seconds.

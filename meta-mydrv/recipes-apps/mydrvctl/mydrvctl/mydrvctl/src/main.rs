@@ -6,12 +6,11 @@ mod cli;
 mod commands;
 mod failure;
 mod output;
+mod settings;
 mod stop;
 mod validate;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use crate::{
     cli::{Cli, Command},
@@ -20,7 +19,7 @@ use crate::{
 
 fn main() -> ExitCode {
     // clap itself exits with 2 where the command line is wrong, and with 0 after --help and --version.
-    match run(&Cli::parse()) {
+    match settings::parse().and_then(|cli| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

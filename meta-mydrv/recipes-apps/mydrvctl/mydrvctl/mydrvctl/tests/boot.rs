@@ -396,3 +396,90 @@ fn the_service_manager_is_asked_for_time_by_size() {
         "EXTEND_TIMEOUT_USEC=187000000"
     );
 }
+
+#[test]
+fn settings_from_outside() {
+    let system = System::new("settings", &["camera"]);
+    let with = |name: &str, value: &str| system.command(&["validate"]).env(name, value).output().unwrap();
+    let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    // Malformed: told, and the boot's own wait is taken, which the device needs none of.
+    assert_eq!(code(&system.validate(0, "0")), 0);
+    let output = system
+        .command(&["validate", "--boot"])
+        .env("MYDRV_WAIT", "60s")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(told(&output).starts_with("mydrvctl: warning: MYDRV_WAIT=60s: "), "{output:?}");
+    let output = with("MYDRV_TIME_BUDGET", "soon");
+    assert!(
+        code(&output) == 0 && told(&output).contains("MYDRV_TIME_BUDGET=soon: "),
+        "{output:?}"
+    );
+    let output = with("MYDRV_WIAT", "60");
+    assert!(
+        code(&output) == 0 && told(&output).contains("did you mean MYDRV_WAIT?"),
+        "{output:?}"
+    );
+    // What would weaken the check is refused.
+    for (name, value) in [
+        ("MYDRV_EXPECT", "camera=lots"),
+        ("MYDRV_MODE", "rw"),
+        ("MYDRV_DEVICE", "video"),
+    ] {
+        let output = with(name, value);
+        assert!(
+            !output.status.success() && !told(&output).is_empty(),
+            "{name}={value}: {output:?}"
+        );
+    }
+    let output = with("MYDRV_KEEP", "camera video");
+    assert_eq!(code(&output), 1, "{output:?}");
+    assert!(told(&output).contains("video"), "{output:?}");
+    // Good ones count.
+    for (name, value, expected) in [
+        ("MYDRV_GROUP", "mydrv", 0),
+        ("MYDRV_GROUP", "root", 1),
+        ("MYDRV_GROUP", "nobody-has-it", 1),
+        ("MYDRV_MODE", "660", 0),
+        ("MYDRV_MODE", "0600", 1),
+        ("MYDRV_EXPECT", "camera=256K", 0),
+        ("MYDRV_EXPECT", "camera=1M", 1),
+        ("MYDRV_KEEP", "camera", 0),
+    ] {
+        let output = system
+            .command(&["validate", "--wait", "0"])
+            .env(name, value)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), expected, "{name}={value}: {output:?}");
+    }
+    for name in [
+        "MYDRV_DEVICE",
+        "MYDRV_EXPECT",
+        "MYDRV_REQUIRE",
+        "MYDRV_KEEP",
+        "MYDRV_GROUP",
+        "MYDRV_MODE",
+        "MYDRV_WAIT",
+        "MYDRV_TIME_BUDGET",
+    ] {
+        let output = with(name, "");
+        assert!(code(&output) == 0 && told(&output).is_empty(), "{name}: {output:?}");
+    }
+    // The command line prevails, and says so by not asking.
+    let output = system
+        .command(&["validate", "--group", "mydrv"])
+        .env("MYDRV_GROUP", "root")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0);
+    // Nothing of this is other commands'.
+    let output = system
+        .command(&["list"])
+        .env("MYDRV_MODE", "rw")
+        .env("MYDRV_WIAT", "1")
+        .output()
+        .unwrap();
+    assert!(code(&output) == 0 && output.stderr.is_empty(), "{output:?}");
+}

@@ -19,13 +19,14 @@ fn program() -> PathBuf {
 }
 
 fn mydrvctl(root: &Path, arguments: &[&str]) -> Output {
-    Command::new(program())
+    let mut command = Command::new(program());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MYDRV_")) {
+        command.env_remove(name);
+    }
+    command
         .arg("--root")
         .arg(root)
         .args(arguments)
-        .env_remove("MYDRV_DEVICE")
-        .env_remove("MYDRV_EXPECT")
-        .env_remove("MYDRV_WAIT")
         .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())
         .output()

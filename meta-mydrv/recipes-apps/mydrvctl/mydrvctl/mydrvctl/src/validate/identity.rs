@@ -2,6 +2,8 @@
 
 //! The checks of what the driver says of a buffer, against the device tree and against what the kernel shows. They write nothing.
 
+use std::time::{Duration, Instant};
+
 use mydrv::{Candidate, Device, Error, Lock, OpenOptions, attempt};
 
 use super::{
@@ -16,6 +18,7 @@ use crate::output;
 pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
     let path = &candidate.path;
     let mut told = String::new();
+    let mut asked: Option<Instant> = None;
     let opened = context.wait_for(|| {
         let opened = OpenOptions::new()
             .lock(Lock::Exclusive)
@@ -26,7 +29,12 @@ pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
             Ok((info, _)) if info.open_files > 1 => {}
             opened => return Some(opened),
         }
+        // Looking through all processes takes its time.
+        if asked.is_some_and(|asked| asked.elapsed() < Duration::from_secs(1)) {
+            return None;
+        }
         let users = users::named(&context.root, path);
+        asked = Some(Instant::now());
         if users != told {
             boot::status(&format!("waiting for {users} to leave {}", path.display()));
             if context.part.is_boot() {

@@ -43,6 +43,9 @@ struct Context {
     root: PathBuf,
     /// Which part of the boot's validation this is.
     part: Part,
+    /// Group and mode of the device nodes.
+    group: String,
+    mode: u32,
     /// How long to wait for what may never come.
     wait: Duration,
     /// When that is over.
@@ -118,11 +121,13 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     // A device that goes during a check ends that check, not the program.
     mydrv::sigbus::install()?;
     let wanted = cli.device.as_deref().map(Selector::from);
-    // A year stands for ever; more would overflow the clock.
-    let wait = Duration::from_secs(args.wait.min(365 * 86400));
+    // udev loads the driver among everything else that it finds at boot. A year stands for ever; more would overflow the clock.
+    let wait = Duration::from_secs(args.wait.unwrap_or(if args.boot { 60 } else { 5 }).min(365 * 86400));
     let mut context = Context {
         root: cli.root.clone(),
         part: Part::new(args.boot, wanted.as_ref(), &cli.root)?,
+        group: args.group.clone(),
+        mode: args.mode,
         wait,
         deadline: Instant::now() + wait,
         patience: Duration::ZERO,
@@ -259,7 +264,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     report.check(
         Spec {
             id: "permissions",
-            expected: "mode 0660, owner root, group mydrv".into(),
+            expected: format!("mode {:04o}, owner root, group {}", context.mode, context.group),
             on: on_node,
         },
         |candidate| system::permissions(context, candidate),

@@ -231,27 +231,29 @@ pub fn node(context: &Context, node: &Node) -> Outcome<Candidate> {
 /// Mode, owner and group of the device node. udev sets them a moment after the node appears.
 pub fn permissions(context: &Context, device: &Candidate) -> Outcome {
     let groups = fs::read_to_string(context.root.join("etc/group")).unwrap_or_default();
+    let name = &context.group;
     let group = groups.lines().find_map(|line| match *line.split(':').collect::<Vec<_>>() {
-        ["mydrv", _, id, ..] => id.parse::<u32>().ok(),
+        [group, _, id, ..] if group == name => id.parse::<u32>().ok(),
         _ => None,
     });
     let Some(group) = group else {
         return fail(
-            "no group mydrv in /etc/group",
-            "systemd-sysusers mydrv.conf, then udevadm trigger -c change -s misc",
+            format!("no group {name} in /etc/group"),
+            "systemd-sysusers mydrv.conf, then udevadm trigger -c change -s misc; another group is named by MYDRV_GROUP",
         );
     };
     let look = || {
         let status = device.node_status().ok()?;
         Some((status.mode, status.uid, status.gid))
     };
-    let wanted = (0o660, 0, group);
+    let wanted = (context.mode, 0, group);
     if context.wait_for(|| look().filter(|found| *found == wanted)).is_some() {
-        return Ok((format!("mode 0660, owner root, group mydrv ({group})"), ()));
+        return Ok((format!("mode {:04o}, owner root, group {name} ({group})", context.mode), ()));
     }
     let (mode, owner, found) = look().ok_or_else(|| Problem::Skip("the device node is gone".into()))?;
     fail(
         format!("mode {mode:04o}, owner {owner}, group {found}"),
-        "install 60-mydrv.rules and run udevadm control -R; udevadm trigger -c change -s misc",
+        "install 60-mydrv.rules and run udevadm control -R; udevadm trigger -c change -s misc; what a rule of the product's own sets, MYDRV_MODE and \
+         MYDRV_GROUP must say too",
     )
 }

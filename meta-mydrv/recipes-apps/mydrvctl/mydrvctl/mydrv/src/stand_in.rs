@@ -360,10 +360,11 @@ pub(crate) fn opening(node: &Path, write: bool) -> Result<(), Errno> {
     if !write {
         return enter(node, &stand_in, Call::OpenRead, "open read-only").map(drop);
     }
-    enter(node, &stand_in, Call::OpenWrite, "open")?;
+    enter(node, &stand_in, Call::OpenWrite, "opening")?;
     if stand_in.flags & MYDRV_FLAG_READ_ONLY != 0 && stand_in.keeps(Rule::OpenWrite) {
         return Err(Errno::ROFS);
     }
+    log(node, "open");
     assert!(fs::write(beside(node, "written"), "").is_ok());
     Ok(())
 }

@@ -4,6 +4,8 @@
 
 use std::{io, path::Path, process::ExitCode};
 
+use crate::output;
+
 /// What a command returns.
 pub type Result<T = ()> = std::result::Result<T, Failure>;
 
@@ -22,6 +24,9 @@ pub enum Failure {
     /// A comparison failed.
     #[error("{0}")]
     Different(String),
+    /// The command line is wrong, or asks for the help or the version; clap has the words, and the code.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
     /// The command line asks for what cannot be.
     #[error("{0}")]
     Usage(String),
@@ -70,10 +75,43 @@ impl Failure {
                 4
             }
             Self::InUse | Self::Device(Error::Busy { .. }) => 6,
+            Self::CommandLine(answer) => answer.exit_code() as u8,
             // As a shell says of a program that a signal ended.
             Self::Interrupted(signal) => 128 | *signal as u8,
             Self::Device(_) | Self::Io { .. } | Self::Output(_) | Self::Broken(_) => 5,
         }
+    }
+
+    /// Of what was found and of what became of telling it, what the command returns: a failure first, whatever became of the output. Then the
+    /// output's own is said at once.
+    pub fn first(found: Result, told: Result) -> Result {
+        match (found, told) {
+            (Ok(()), told) => told,
+            (found, Ok(())) => found,
+            (found, Err(Self::Output(error))) if error.kind() == io::ErrorKind::BrokenPipe => found,
+            (found, Err(told)) => {
+                told.say();
+                found
+            }
+        }
+    }
+
+    /// As [`first`](Self::first), for a command whose verdict is its output: a reader that has gone has not got it.
+    pub fn verdict_first(found: Result, told: Result) -> Result {
+        Self::first(
+            found,
+            told.map_err(|told| match told {
+                Self::Output(source) => Self::Io {
+                    what: "standard output".into(),
+                    source,
+                },
+                told => told,
+            }),
+        )
+    }
+
+    fn say(&self) {
+        output::say(&format!("mydrvctl: {self}"));
     }
 
     /// Says it on standard error and turns it into the exit code.
@@ -81,9 +119,47 @@ impl Failure {
         match self {
             // The reader of a pipe has seen enough (`mydrvctl dump | head`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Self::CommandLine(answer) => {
+                if let (0, Err(error)) = (answer.exit_code(), answer.print()) {
+                    return Self::Output(error).report();
+                }
+            }
             Self::Check | Self::InUse | Self::Interrupted(_) => {}
-            failure => eprintln!("mydrvctl: {failure}"),
+            failure => failure.say(),
         }
         ExitCode::from(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(kind: io::ErrorKind) -> Result {
+        Err(Failure::Output(kind.into()))
+    }
+
+    #[test]
+    fn what_was_found_comes_before_what_became_of_telling_it() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::StorageFull] {
+            for first in [Failure::first, Failure::verdict_first] {
+                assert!(matches!(first(Err(Failure::Check), output(kind)), Err(Failure::Check)));
+                assert!(matches!(first(Err(Failure::Check), Ok(())), Err(Failure::Check)));
+                assert!(matches!(first(Ok(()), Ok(())), Ok(())));
+                assert_eq!(first(Ok(()), output(kind)).unwrap_err().code(), 5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_quiet_but_for_a_verdict() {
+        let success = format!("{:?}", ExitCode::SUCCESS);
+        let code = |result: Result| format!("{:?}", result.unwrap_err().report());
+        assert_eq!(code(Failure::first(Ok(()), output(io::ErrorKind::BrokenPipe))), success);
+        assert_ne!(
+            code(Failure::verdict_first(Ok(()), output(io::ErrorKind::BrokenPipe))),
+            success
+        );
+        assert_ne!(code(Failure::first(Ok(()), output(io::ErrorKind::StorageFull))), success);
     }
 }

@@ -18,7 +18,6 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    // clap itself exits with 2 where the command line is wrong, and with 0 after --help and --version.
     match settings::parse().and_then(|cli| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -12,11 +12,17 @@ use serde::Serialize;
 
 use crate::failure::Result;
 
+/// Says one line on standard error. Where that cannot be written, the exit code must do. Answers whether it was said.
+pub fn say(line: &str) -> bool {
+    writeln!(io::stderr(), "{line}").is_ok()
+}
+
 /// Prints one JSON object.
 pub fn json(value: &impl Serialize) -> Result {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-    Ok(writeln!(out)?)
+    writeln!(out)?;
+    Ok(out.flush()?)
 }
 
 /// Prints rows in aligned columns: the last one is ragged, the others are as wide as their widest cell.
@@ -32,7 +38,7 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> Result {
         let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
-    Ok(())
+    Ok(out.flush()?)
 }
 
 /// A number of bytes for people: exact in the largest binary unit that divides it.

@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches, builder::Resettable};
 use crate::{
     cli::{self, Cli, Command},
     failure::{Failure, Result},
+    output,
 };
 
 /// What becomes of a value that is none.
@@ -170,7 +171,7 @@ fn nearest(name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 ///
-/// A setting that must not be left out is malformed. A command line that is wrong ends the program here, and so do `--help` and `--version`.
+/// A setting that must not be left out is malformed; [`Failure::CommandLine`].
 pub fn parse() -> Result<Cli> {
     let found = look(std::env::vars_os());
     let mut command = Cli::command();
@@ -182,11 +183,11 @@ pub fn parse() -> Result<Cli> {
             command.mut_subcommand("validate", |validate| validate.mut_arg(option, without))
         };
     }
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&command.try_get_matches()?)?;
     // The others have no settings but the device.
     if matches!(cli.command, Command::Validate(_)) {
         for warning in found.warnings {
-            eprintln!("mydrvctl: warning: {warning}");
+            output::say(&format!("mydrvctl: warning: {warning}"));
         }
         if let Some(refused) = found.refused {
             return Err(Failure::Usage(refused));

@@ -13,7 +13,10 @@ use std::{
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    output,
+};
 
 /// The first signal that came, if any. From [`Stop::on_signals`] on, signals no longer end the program: it asks here, often enough that a second
 /// does not pass in between, puts the buffer's contents back and ends.
@@ -50,7 +53,9 @@ impl Stop {
         match self.signal() {
             None => Ok(()),
             Some(signal) => {
-                eprintln!("mydrvctl: interrupted by signal {signal}; the buffer holds what it held before");
+                output::say(&format!(
+                    "mydrvctl: interrupted by signal {signal}; the buffer holds what it held before"
+                ));
                 Err(Failure::Interrupted(signal))
             }
         }

@@ -3,133 +3,17 @@
 //! The command line from outside: exit codes, messages and the report, on a machine without the device. A folder stands in for the
 //! system where a check reads files.
 
+mod system;
+
 use std::{
-    env, fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
-
-/// The program: as installed where $MYDRVCTL says so, else the one that Cargo built beside this test. Never by a path that is compiled in, since
-/// the tests also run on another machine than the one that built them.
-fn program() -> PathBuf {
-    env::var_os("MYDRVCTL").map_or_else(|| env::current_exe().unwrap().with_file_name("../mydrvctl"), PathBuf::from)
-}
-
-fn mydrvctl(root: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program());
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MYDRV_")) {
-        command.env_remove(name);
-    }
-    command
-        .arg("--root")
-        .arg(root)
-        .args(arguments)
-        .env_remove("JOURNAL_STREAM")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// A system in a folder, gone when dropped.
-struct System(PathBuf);
-
-impl System {
-    fn new(name: &str) -> Self {
-        let dir = env::temp_dir().join(format!("mydrvctl-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(dir.join("sys/firmware/devicetree/base")).unwrap();
-        fs::create_dir_all(dir.join("run/mydrv")).unwrap();
-        Self(dir)
-    }
-
-    fn put(&self, path: &str, bytes: &[u8]) -> &Self {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-        self
-    }
-
-    fn link(&self, path: &str, target: &str) -> &Self {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        symlink(self.0.join(target), path).unwrap();
-        self
-    }
-
-    /// A device tree with one buffer in a region of 4 MiB.
-    fn with_overlay(self) -> Self {
-        let base = "sys/firmware/devicetree/base";
-        self.put(&format!("{base}/mydrv-buffer/compatible"), b"mydrv,dma-buffer\0")
-            .put(&format!("{base}/mydrv-buffer/label"), b"camera\0")
-            .put(&format!("{base}/mydrv-buffer/memory-region"), &7_u32.to_be_bytes())
-            .put(&format!("{base}/reserved-memory/#address-cells"), &2_u32.to_be_bytes())
-            .put(&format!("{base}/reserved-memory/#size-cells"), &2_u32.to_be_bytes())
-            .put(&format!("{base}/reserved-memory/cma/compatible"), b"shared-dma-pool\0")
-            .put(&format!("{base}/reserved-memory/cma/phandle"), &7_u32.to_be_bytes())
-            .put(&format!("{base}/reserved-memory/cma/size"), &0x40_0000_u64.to_be_bytes());
-        self
-    }
-
-    /// The platform device of that buffer, with this driver.
-    fn with_driver(self, driver: &str) -> Self {
-        let device = "sys/devices/platform/mydrv-buffer";
-        self.link(&format!("{device}/of_node"), "sys/firmware/devicetree/base/mydrv-buffer")
-            .link("sys/bus/platform/devices/mydrv-buffer", device)
-            .put(&format!("sys/bus/platform/drivers/{driver}/uevent"), b"")
-            .link(&format!("{device}/driver"), &format!("sys/bus/platform/drivers/{driver}"));
-        self
-    }
-
-    fn with_misc_device(self) -> Self {
-        self.put("sys/class/misc/mydrv0/dev", b"10:120\n")
-            .link("sys/class/misc/mydrv0/device", "sys/devices/platform/mydrv-buffer");
-        self
-    }
-
-    fn validate(&self) -> (Output, Vec<Value>) {
-        let output = mydrvctl(&self.0, &["--json", "validate", "--wait", "0"]);
-        let checks = json(&output)["checks"].as_array().unwrap().clone();
-        (output, checks)
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn check<'a>(checks: &'a [Value], id: &str) -> &'a Value {
-    checks.iter().find(|check| check["id"] == id).unwrap()
-}
-
-/// Checks the failure of one check, and that nothing that builds on it was tried.
-fn failed(checks: &[Value], id: &str, found: &str) {
-    let check = check(checks, id);
-    assert_eq!(check["verdict"], "fail", "{check}");
-    assert!(check["found"].as_str().unwrap().contains(found), "{check}");
-    assert!(!check["remedy"].as_str().unwrap().is_empty(), "{check}");
-    assert_eq!(
-        checks.iter().filter(|check| check["verdict"] == "fail").count(),
-        1,
-        "{checks:?}"
-    );
-}
+use system::{System, check, code, command, failed, json, mydrvctl, program, stderr};
 
 #[test]
 fn no_device_is_3() {
@@ -253,22 +137,73 @@ fn help_documents_every_exit_code() {
     assert!(!help.contains("validate-peer"));
 }
 
+/// A stream that cannot be written to.
+fn unwritable(name: &str) -> Stdio {
+    match name {
+        "closed pipe" => {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer.into()
+        }
+        "full disk" => fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into(),
+        _ => unreachable!("{name}"),
+    }
+}
+
+const UNWRITABLE: [&str; 2] = ["closed pipe", "full disk"];
+
 #[test]
-fn a_closed_pipe_is_quiet_and_no_failure() {
-    let system = System::new("pipe");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output = Command::new(program())
-        .arg("--root")
-        .arg(&system.0)
-        .args(["--json", "list"])
-        .stdout(writer)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-        .wait_with_output()
+fn a_failure_stays_one_whatever_becomes_of_the_output() {
+    let system = System::new("output");
+    for (arguments, expected) in [
+        (&["list"][..], 3),
+        (&["--json", "list"], 3),
+        (&["info"], 3),
+        (&["validate", "--wait", "0"], 1),
+        (&["--json", "validate", "--wait", "0"], 1),
+        (&["validate", "--boot", "--wait", "0"], 1),
+        (&["frobnicate"], 2),
+    ] {
+        for kind in UNWRITABLE {
+            let output = command(&system.0, arguments)
+                .stdout(unwritable(kind))
+                .stderr(Stdio::piped())
+                .output()
+                .unwrap();
+            assert_eq!(code(&output), expected, "{arguments:?} into a {kind}: {}", stderr(&output));
+            assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+            let output = command(&system.0, arguments).stderr(unwritable(kind)).output().unwrap();
+            assert_eq!(code(&output), expected, "{arguments:?} with stderr on a {kind}");
+            let output = command(&system.0, arguments)
+                .stdout(unwritable(kind))
+                .stderr(unwritable(kind))
+                .output()
+                .unwrap();
+            assert_eq!(code(&output), expected, "{arguments:?} with both on a {kind}");
+        }
+    }
+}
+
+#[test]
+fn where_standard_error_is_full_the_boots_failure_is_on_standard_output() {
+    let system = System::new("fullerror");
+    let output = command(&system.0, &["validate", "--boot", "--wait", "0"])
+        .stderr(unwritable("full disk"))
+        .output()
         .unwrap();
-    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+    assert_eq!(code(&output), 1);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("FAIL 1 device-tree"));
+}
+
+#[test]
+fn help_that_cannot_be_printed_is_an_error() {
+    for (kind, expected) in UNWRITABLE.into_iter().zip([0, 5]) {
+        let output = command(Path::new("/"), &["--help"])
+            .stdout(unwritable(kind))
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), expected, "{kind}: {}", stderr(&output));
+    }
 }
 
 #[test]
@@ -278,7 +213,11 @@ fn validate_without_device_tree() {
     let (output, checks) = system.validate();
     assert_eq!(code(&output), 1);
     failed(&checks, "device-tree", "no device tree");
-    assert_eq!(checks.len(), 1);
+    assert!(
+        checks[1..]
+            .iter()
+            .all(|check| check["reason"] == "check 1 (device-tree) failed")
+    );
 }
 
 #[test]
@@ -395,7 +334,12 @@ fn the_boot_writes_its_report_and_says_only_what_failed() {
     assert_eq!(report["devices"], 1);
     let checks = report["checks"].as_array().unwrap();
     let count = |verdict: &str| checks.iter().filter(|check| check["verdict"] == verdict).count() as u64;
-    for (sum, verdict) in [("passed", "pass"), ("failed", "fail"), ("skipped", "skip")] {
+    for (sum, verdict) in [
+        ("passed", "pass"),
+        ("failed", "fail"),
+        ("skipped", "skip"),
+        ("not_applicable", "n/a"),
+    ] {
         assert_eq!(report[sum].as_u64(), Some(count(verdict)), "{sum}");
     }
     for (index, check) in checks.iter().enumerate() {
@@ -408,7 +352,7 @@ fn the_boot_writes_its_report_and_says_only_what_failed() {
                 "{check}"
             ),
             "fail" => assert!(filled("found") && check["reason"].is_null() && filled("remedy"), "{check}"),
-            "skip" => assert!(
+            "skip" | "n/a" => assert!(
                 check["found"].is_null() && filled("reason") && check["remedy"].is_null(),
                 "{check}"
             ),
@@ -437,14 +381,29 @@ fn a_refused_device_is_not_waited_for() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_an_error() {
+fn a_report_that_cannot_be_written_is_told_and_nothing_else_is_lost() {
     let system = System::new("noreport");
-    let output = mydrvctl(
-        &system.0,
-        &["validate", "--wait", "0", "--report", "/nonexistent/report.json"],
-    );
-    assert_eq!(code(&output), 5);
-    assert!(stderr(&output).contains("/nonexistent/report.json"), "{}", stderr(&output));
+    fs::remove_dir(system.0.join("run/mydrv")).unwrap();
+    let arguments = [
+        "--json",
+        "validate",
+        "--boot",
+        "--wait",
+        "0",
+        "--report",
+        "/nonexistent/report.json",
+    ];
+    let output = mydrvctl(&system.0, &arguments);
+    assert_eq!(code(&output), 1);
+    for path in ["/nonexistent/report.json", "run/mydrv/validate.json"] {
+        assert!(stderr(&output).contains(path), "{}", stderr(&output));
+    }
+    assert_eq!(json(&output)["verdict"], "fail");
+    let output = mydrvctl(&system.0, &["validate", "--wait", "0", "--report", "/dev/full"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("/dev/full"), "{}", stderr(&output));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("validation FAILED"));
+    assert!(!Path::new("/dev/full.new").exists());
 }
 
 #[test]
@@ -453,10 +412,7 @@ fn the_journal_gets_its_priority_and_others_do_not() {
     let path = system.0.join("stderr");
     let said = |stream: &dyn Fn(&fs::Metadata) -> String| {
         let file = fs::File::create(&path).unwrap();
-        Command::new(program())
-            .arg("--root")
-            .arg(&system.0)
-            .args(["validate", "--wait", "0"])
+        command(&system.0, &["validate", "--wait", "0"])
             .env("JOURNAL_STREAM", stream(&file.metadata().unwrap()))
             .stderr(file)
             .output()

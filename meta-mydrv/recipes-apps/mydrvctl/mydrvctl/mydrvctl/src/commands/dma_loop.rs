@@ -86,7 +86,7 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
     }
     bar.finish_and_clear();
     let verdict = if mismatches.is_empty() { "pass" } else { "fail" };
-    if cli.json {
+    let told = if cli.json {
         let mismatches: Vec<_> = mismatches
             .iter()
             .map(|(source, destination, different)| {
@@ -100,9 +100,16 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
             "transfers": 2 * args.rounds,
             "verdict": verdict,
             "mismatches": mismatches,
-        }))?;
-    }
-    match mismatches.first() {
+        }))
+    } else if mismatches.is_empty() {
+        output::table(&[[
+            format!("DMA works: {} rounds of {} bytes", args.rounds, args.block),
+            format!("{} -> {} -> {}", device.path().display(), edu.name, device.path().display()),
+        ]])
+    } else {
+        Ok(())
+    };
+    let found = match mismatches.first() {
         Some((source, destination, different)) => Err(Failure::Different(format!(
             "{} of {} rounds failed; the first: {different} of {} bytes differ, sent from {source:#x} through edu to {destination:#x}; \
              {REMEDY}, since its default mask cuts addresses",
@@ -110,12 +117,9 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
             args.rounds,
             args.block,
         ))),
-        None if cli.json => Ok(()),
-        None => output::table(&[[
-            format!("DMA works: {} rounds of {} bytes", args.rounds, args.block),
-            format!("{} -> {} -> {}", device.path().display(), edu.name, device.path().display()),
-        ]]),
-    }
+        None => Ok(()),
+    };
+    Failure::verdict_first(found, told)
 }
 
 /// Where a round's data comes from and goes to: the first round from the buffer's start to its end, the last one back, the others

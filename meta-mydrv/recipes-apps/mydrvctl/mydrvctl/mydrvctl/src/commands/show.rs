@@ -25,7 +25,7 @@ pub fn list(cli: &Cli) -> Result {
             (device, info)
         })
         .collect();
-    if cli.json {
+    let told = if cli.json {
         let devices: Vec<_> = devices
             .iter()
             .map(|(device, info)| {
@@ -38,7 +38,7 @@ pub fn list(cli: &Cli) -> Result {
                 })
             })
             .collect();
-        output::json(&json!({ "devices": devices }))?;
+        output::json(&json!({ "devices": devices }))
     } else if !devices.is_empty() {
         let mut rows = vec![["DEVICE", "LABEL", "SIZE", "CACHE", "FLAGS"].map(str::to_owned)];
         rows.extend(devices.iter().map(|(device, info)| {
@@ -59,17 +59,21 @@ pub fn list(cli: &Cli) -> Result {
                 Err(_) => [path, label, "?".into(), "?".into(), "?".into()],
             }
         }));
-        output::table(&rows)?;
-    }
+        output::table(&rows)
+    } else {
+        Ok(())
+    };
     for error in devices.iter().filter_map(|(_, info)| info.as_ref().err()) {
-        eprintln!("mydrvctl: {error}");
+        output::say(&format!("mydrvctl: {error}"));
     }
-    if devices.is_empty() {
-        return Err(Failure::NotFound(
+    let found = if devices.is_empty() {
+        Err(Failure::NotFound(
             "no mydrv device; `mydrvctl validate` tells whether overlay or module is missing".into(),
-        ));
-    }
-    Ok(())
+        ))
+    } else {
+        Ok(())
+    };
+    Failure::first(found, told)
 }
 
 /// `mydrvctl info`.

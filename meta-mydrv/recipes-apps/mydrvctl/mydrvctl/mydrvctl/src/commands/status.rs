@@ -78,7 +78,7 @@ pub fn status(cli: &Cli) -> Result {
     let records = root.join(RECORDS);
     let rauc = rauc_status();
     if let Err(error) = &rauc {
-        eprintln!("mydrvctl: {error}");
+        output::say(&format!("mydrvctl: {error}"));
     }
     let rauc = rauc.ok().map(|value| rauc_slots(&value)).unwrap_or_default();
     let mut names: Vec<_> = rauc.keys().cloned().chain([booted.clone()]).collect();

@@ -7,7 +7,7 @@ use super::refusals;
 /// When a check runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Always, at boot too: device tree, region, mapping, memory.
+    /// Always, at boot too: device tree, region, mapping, memory. Where it applies at all, every boot can tell; `--require boot` stands for these.
     Boot,
     /// With `--full` alone: constant code, which one boot proves for all of them, and what the boot's unit may not do.
     Full,
@@ -21,7 +21,6 @@ pub struct Check {
     /// What is checked.
     pub title: &'static str,
     /// When it runs.
-    #[allow(dead_code, reason = "for --require")]
     pub depth: Depth,
 }
 
@@ -71,6 +70,10 @@ const CHECKS: &[Check] = &[
     boot("two-processes", "two processes see the same memory"),
     full("read-at-end", "a read at the end finds nothing"),
     boot("scrub", "the last close zeroes a buffer that asks for it"),
+    boot("expect", "an expected buffer is there"),
+    boot("unexpected", "the buffer is one of those expected"),
+    boot("labels", "no two buffers have the same label"),
+    boot("apart", "no two buffers have memory in common"),
 ];
 
 /// All checks.

@@ -2,7 +2,10 @@
 
 //! The checks of what the driver says of a buffer, against the device tree and against what the kernel shows. They write nothing.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use mydrv::{Candidate, Device, Error, Lock, OpenOptions, attempt};
 
@@ -38,7 +41,7 @@ pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
         if users != told {
             boot::status(&format!("waiting for {users} to leave {}", path.display()));
             if context.part.is_boot() {
-                eprintln!("mydrv-validate: waiting for {users} to leave {}", path.display());
+                output::say(&format!("mydrv-validate: waiting for {users} to leave {}", path.display()));
             }
             told = users;
         }
@@ -172,16 +175,17 @@ pub fn expected_range(region: Option<&Region>) -> String {
     }
 }
 
-/// Where the buffer is, against what the driver says of its region, and that against the device tree.
-pub fn physical_range(reader: &Device, region: &Region) -> Outcome {
+/// Where the buffer is, against what the driver says of its region, and that against the device tree. Yields its physical addresses.
+pub fn physical_range(reader: &Device, region: &Region) -> Outcome<Range<u64>> {
     let info = reader.info()?;
     let Some(addresses) = info.addresses else {
         return skip("the driver shows addresses to CAP_SYS_RAWIO alone");
     };
     let start = addresses.physical;
-    let told = format!("{start:#x}..{:#x}", start.saturating_add(info.size_bytes));
+    let range = start..start.saturating_add(info.size_bytes);
+    let told = format!("{start:#x}..{:#x}", range.end);
     let Region::Reserved { base, choices, size, .. } = region else {
-        return Ok((told, ()));
+        return Ok((told, range));
     };
     let (Some(region_base), Some(region_size)) = (addresses.region_base, info.region_size_bytes) else {
         return fail(
@@ -216,7 +220,7 @@ pub fn physical_range(reader: &Device, region: &Region) -> Outcome {
             "{told} in the region {region_base:#x}..{:#x}",
             region_base.saturating_add(region_size)
         ),
-        (),
+        range,
     ))
 }
 

@@ -7,6 +7,7 @@
 mod boot;
 mod checks;
 mod devicetree;
+mod expect;
 mod identity;
 mod memory;
 mod refusals;
@@ -16,6 +17,7 @@ mod system;
 mod users;
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -79,8 +81,7 @@ struct Context {
 impl Context {
     /// The size in bytes that the command line asks of this buffer, if any.
     fn expected_size(&self, node: &Node) -> Option<u64> {
-        let name = name(node);
-        self.expect.iter().find(|expected| expected.label == name)?.size
+        self.expect.iter().find(|expected| expect::means(expected, node))?.size
     }
 
     /// Whether nothing may be written to this buffer.
@@ -141,8 +142,8 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         repeat: args.repeat,
         seed: args.seed,
         stop: Stop::on_signals()?,
-        expect: args.expect.iter().flat_map(|argument| argument.0.clone()).collect(),
-        require: args.require.clone(),
+        expect: expect::buffers(args)?,
+        require: expect::required(args)?,
     };
     let mode = match (args.boot, args.quick, args.full) {
         (true, false, false) => "boot",
@@ -191,14 +192,58 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         // Whichever buffer it was meant for.
         context.keep_all = kept.is_none();
     }
-    let mut validated = false;
-    for node in nodes {
-        if wanted.as_ref().is_none_or(|wanted| system::is(&context, wanted, &node)) {
-            validated = true;
-            report.begin_device(node.name());
-            check_device(&mut report, &context, &node);
+    let chosen: Vec<_> = nodes
+        .iter()
+        .filter(|node| wanted.as_ref().is_none_or(|wanted| system::is(&context, wanted, node)))
+        .cloned()
+        .collect();
+    let mut places = Vec::new();
+    for node in &chosen {
+        report.begin_device(node.name());
+        let range = check_device(&mut report, &context, node);
+        if !context.expect.is_empty() {
+            report.check(
+                Spec {
+                    id: "unexpected",
+                    expected: "one of the buffers of --expect (MYDRV_EXPECT)".into(),
+                    on: ("device-tree", Some(node)),
+                },
+                |node| expect::unexpected(&context.expect, node),
+            );
+        }
+        places.push(report.place(node.name(), range));
+    }
+    report.end_devices();
+    let validated = !chosen.is_empty();
+    // With --device, what is expected of the others is left to others.
+    for expected in &context.expect {
+        if wanted.is_none() || chosen.iter().any(|node| expect::means(expected, node)) {
+            report.check(
+                Spec {
+                    id: "expect",
+                    expected: expect::words(expected),
+                    on: ("device-tree", described.then_some(&nodes)),
+                },
+                |nodes| expect::present(expected, nodes),
+            );
         }
     }
+    report.check(
+        Spec {
+            id: "labels",
+            expected: "a label of its own for each buffer that has one".into(),
+            on: ("device-tree", described.then_some(&nodes)),
+        },
+        |nodes| expect::labels(nodes),
+    );
+    report.check(
+        Spec {
+            id: "apart",
+            expected: "physical addresses of its own for each buffer".into(),
+            on: ("device-tree", described.then_some(&places)),
+        },
+        |places| expect::apart(places),
+    );
     let result = report.finish(&paths);
     boot::status(match &result {
         Ok(()) => "validated",
@@ -214,8 +259,8 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     }
 }
 
-/// Every check of one buffer.
-fn check_device(report: &mut Report, context: &Context, node: &Node) {
+/// Every check of one buffer. Answers its physical addresses, where they can be told.
+fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<Range<u64>> {
     let found = ("device-tree", Some(node));
     let region = report.check(
         Spec {
@@ -257,7 +302,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
             for check in checks.iter().flatten() {
                 report.take_over(check);
             }
-            return;
+            return expect::range_in(&found, &candidate.path);
         }
     }
     let on_node = ("node", candidate.as_ref());
@@ -309,7 +354,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |(reader, region)| identity::size(context, reader, node, region),
     );
-    report.check(
+    let range = report.check(
         Spec {
             id: "physical-range",
             expected: identity::expected_range(region.as_ref()),
@@ -317,15 +362,15 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |(reader, region)| identity::physical_range(reader, region),
     );
+    let size = ("size", size.as_ref());
     report.check(
         Spec {
             id: "mapping-flags",
             expected: "without the right to execute later (me), to grow (de), or to be dumped (dd)".into(),
-            on: on_reader,
+            on: (size.0, size.1.and(reader.as_deref())),
         },
         identity::mapping_flags,
     );
-    let size = ("size", size.as_ref());
     let edac = memory::Edac::read(&context.root);
     // From here on it is about what the memory holds, which a program that takes no lock may change meanwhile.
     report.doubt(reader.as_ref().and_then(|reader| users::doubt(&context.root, reader)), 1);
@@ -421,7 +466,11 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
     );
     report.doubt(None, 0);
     if context.full {
-        refusals::check(report, ("abi", reader.as_deref()), ("open-write", writer.as_ref()));
+        refusals::check(
+            report,
+            (size.0, size.1.and(reader.as_deref())),
+            ("open-write", writer.as_ref()),
+        );
     }
 
     // Last, since it closes every file: only then may the driver scrub.
@@ -442,6 +491,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) {
         },
         |(info, path)| memory::scrub(context, info, path, dirtied),
     );
+    range
 }
 
 /// The first bytes of the pages of 4096 bytes that stand for the whole buffer; see [`mydrv_memtest::smallest_sample`].

@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    ops::Range,
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{checks, memory::MemoryTest};
+use super::{checks, expect::Place, memory::MemoryTest};
 use crate::{
     failure::{Failure, Result},
     output,
@@ -80,7 +81,6 @@ pub enum Problem {
     /// Who has the buffer, as far as that is known.
     InUse(String),
     /// The signal that asks the program to end. No check runs after it.
-    #[allow(dead_code, reason = "for checks that wait")]
     Interrupted(i32),
 }
 
@@ -103,13 +103,11 @@ pub fn not_applicable<T>(reason: impl Into<String>) -> Outcome<T> {
 }
 
 /// Another program has the buffer.
-#[allow(dead_code, reason = "for checks that wait")]
 pub fn in_use<T>(found: impl Into<String>) -> Outcome<T> {
     Err(Problem::InUse(found.into()))
 }
 
 /// A signal asks the program to end.
-#[allow(dead_code, reason = "for checks that wait")]
 pub fn interrupted<T>(signal: i32) -> Outcome<T> {
     Err(Problem::Interrupted(signal))
 }
@@ -169,6 +167,8 @@ pub struct Report {
     in_use: usize,
     duration_ms: f64,
     checks: Vec<Record>,
+    /// Where the buffers are.
+    buffers: Vec<Place>,
     /// The tests of the memory, one of each buffer that was written to.
     memory: Vec<MemoryTest>,
     #[serde(skip)]
@@ -185,6 +185,9 @@ pub struct Report {
     device: Option<String>,
     #[serde(skip)]
     doubt: Option<(Doubt, u32)>,
+    /// The first thing that went wrong with standard output.
+    #[serde(skip)]
+    unsaid: Option<io::Error>,
 }
 
 impl Report {
@@ -207,6 +210,7 @@ impl Report {
             in_use: 0,
             duration_ms: 0.0,
             checks: Vec::new(),
+            buffers: Vec::new(),
             memory: Vec::new(),
             stop,
             required: required.to_vec(),
@@ -215,16 +219,44 @@ impl Report {
             began: Instant::now(),
             device: None,
             doubt: None,
+            unsaid: None,
+        }
+    }
+
+    /// Says a line on standard output. What becomes of it keeps no check from running; it counts at the end.
+    fn say(&mut self, line: &str) {
+        if let Err(error) = writeln!(io::stdout(), "{line}") {
+            self.unsaid.get_or_insert(error);
         }
     }
 
     /// What follows is about this device.
     pub fn begin_device(&mut self, node: String) {
         if self.voice == Voice::All {
-            let _ = writeln!(io::stdout(), "{node}");
+            self.say(&node);
         }
         self.device = Some(node);
         self.devices += 1;
+    }
+
+    /// Where the present device's buffer is.
+    pub fn place(&mut self, node: String, range: Option<Range<u64>>) -> Place {
+        let place = Place {
+            device: self.device.clone().unwrap_or_default(),
+            node,
+            physical_address: range.as_ref().map(|range| range.start),
+            size_bytes: range.map(|range| range.end - range.start),
+        };
+        self.buffers.push(place.clone());
+        place
+    }
+
+    /// What follows is about the whole system.
+    pub fn end_devices(&mut self) {
+        if self.voice == Voice::All && self.device.is_some() {
+            self.say("all buffers");
+        }
+        self.device = None;
     }
 
     /// The present device is better known by this name.
@@ -318,7 +350,7 @@ impl Report {
         let (Some(known), Some(verdict), false) = (known, verdict, check["device"].is_null()) else {
             return;
         };
-        if verdict == Verdict::Pass && ["region", "driver", "node"].contains(&known.id) {
+        if verdict == Verdict::Pass && ["region", "driver", "node"].contains(&known.id) || known.id == "unexpected" {
             return;
         }
         self.add(Record {
@@ -376,7 +408,7 @@ impl Report {
         self.memory.extend(test.cloned());
     }
 
-    fn tell(&self, record: &Record) {
+    fn tell(&mut self, record: &Record) {
         let device = record
             .device
             .as_deref()
@@ -398,23 +430,26 @@ impl Report {
             };
             let told = record.found.as_deref().or(record.reason.as_deref()).unwrap_or_default();
             let line = format!("{:>3}  {word}  {:<24} {}: {told}", record.number, record.id, record.title);
-            // A closed pipe shall not keep the checks from running: the exit code still tells.
-            let _ = writeln!(io::stdout(), "{line}");
+            self.say(&line);
         }
         if record.verdict == Verdict::Fail {
-            eprintln!(
-                "{}mydrv-validate: FAIL {} {}{device}: expected {}, found {}; remedy: {}",
-                priority(),
+            let line = format!(
+                "mydrv-validate: FAIL {} {}{device}: expected {}, found {}; remedy: {}",
                 record.number,
                 record.id,
                 record.expected,
                 record.found.as_deref().unwrap_or_default(),
                 record.remedy.as_deref().unwrap_or_default(),
             );
+            // With Voice::All it stands there already.
+            if !output::say(&format!("{}{line}", priority())) && self.voice == Voice::Failures {
+                self.say(&line);
+            }
         }
     }
 
-    /// Sums up, writes the report where it is wanted, and turns it into the command's result.
+    /// Sums up, writes the report where it is wanted, and turns it into the command's result: the verdict, and only if that is a pass, what
+    /// became of the output.
     pub fn finish(mut self, paths: &[&Path]) -> Result {
         self.duration_ms = self.began.elapsed().as_secs_f64() * 1e3;
         // What is known to be wrong stays wrong, whatever kept the rest from being checked.
@@ -424,11 +459,18 @@ impl Report {
             (0, None, 0) if self.passed > 0 && self.devices > 0 => Verdict::Pass,
             _ => Verdict::Fail,
         };
-        for path in paths {
-            self.save(path).map_err(Failure::io(path))?;
-        }
+        let found = match (self.verdict, self.interrupted) {
+            (Verdict::Pass, _) => Ok(()),
+            (Verdict::InUse, _) => Err(Failure::InUse),
+            (Verdict::Interrupted, Some(signal)) => Err(Failure::Interrupted(signal)),
+            _ => Err(Failure::Check),
+        };
+        let mut told: Vec<Result> = paths
+            .iter()
+            .map(|path| self.save(path).map_err(|error| Failure::io(path)(error)))
+            .collect();
         if self.voice == Voice::Json {
-            output::json(&self)?;
+            told.push(output::json(&self));
         } else {
             let verdict = match self.verdict {
                 Verdict::Pass => "passed",
@@ -445,25 +487,31 @@ impl Report {
                 self.devices,
                 self.duration_ms / 1e3,
             );
-            let _ = writeln!(io::stdout(), "{line}");
+            self.say(&line);
+            told.extend(self.unsaid.take().map(|error| Err(error.into())));
         }
-        match (self.verdict, self.interrupted) {
-            (Verdict::Pass, _) => Ok(()),
-            (Verdict::InUse, _) => Err(Failure::InUse),
-            (Verdict::Interrupted, Some(signal)) => Err(Failure::Interrupted(signal)),
-            _ => Err(Failure::Check),
-        }
+        told.into_iter().fold(found, Failure::verdict_first)
     }
 
     /// Writes the report so that a reader sees the old one or the new one, never a part.
     fn save(&self, path: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        // A pipe or a terminal has no old contents, and must not be replaced by a file.
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return fs::write(path, text);
+        }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".new");
-        let mut file = File::create(&partial)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
+        let write = || {
+            let mut file = File::create(&partial)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&partial, path)
+        };
+        write().inspect_err(|_| {
+            let _ = fs::remove_file(&partial);
+        })
     }
 }
 

@@ -19,6 +19,7 @@ class System:
         self.put("etc/os-release", "IMAGE_VERSION=1.0.0\n")
         case = f'case $2 in BOOT_ORDER) echo "{order}" ;; BOOT_A_LEFT) echo {a} ;; BOOT_B_LEFT) echo {b} ;; esac'
         self.program("fw_printenv", case)
+        self.program("fw_setenv", f'echo "$*" >>{folder}/environment')
         self.program("journalctl", "true")
         self.program("systemctl", f'echo "$*" >>{folder}/systemctl; [ "$1" != is-enabled ] || echo enabled')
 
@@ -92,6 +93,59 @@ def test_restart_on_trial_only_with_something_to_return_to(tmp_path):
         assert done.returncode == 0, f"{name}: {done.stderr}"
         assert system.restarts() == restarts, name
         assert (system.record("slot-A/last") or {}).get("outcome") == ("failed" if given.get("mounted", True) else None), name
+
+
+def in_use(system):
+    system.put(
+        "run/mydrv/validate.json",
+        '{\n  "verdict": "in-use",\n  "checks": [\n    {\n      "verdict": "in-use",\n'
+        '      "reason": "/dev/mydrv0: in use by process 12 (app)",\n      "remedy": null\n    }\n  ]\n}\n',
+    )
+
+
+@pytest.mark.parametrize("left", ["0", "2", "f"])
+def test_buffer_in_use_neither_ends_the_trial_nor_passes_it(tmp_path, left):
+    system = System(tmp_path, a=left)
+    system.put("data/mydrv/slot-B/good", "version=1.0.0\n")
+    in_use(system)
+    assert system.run("check").returncode == 1
+    # Twice in one boot: the boot loader has counted it once.
+    for _ in range(2):
+        done = system.run("failed")
+        assert done.returncode == 0, done.stderr
+    assert not system.restarts()
+    assert (tmp_path / "environment").read_text() == f"BOOT_A_LEFT {int(left, 16) + 1:x}\n"
+    last = system.record("slot-A/last")
+    assert (last["outcome"], last["reason"]) == ("in-use", "not validated: /dev/mydrv0: in use by process 12 (app)")
+    assert system.record("slot-A/good") is None
+    # The next boot finds it broken after all.
+    (tmp_path / "run/mydrv/validate.json").write_text('{\n  "verdict": "fail",\n')
+    assert system.run("failed").returncode == 0
+    assert system.restarts() and system.record("slot-A/last")["outcome"] == "failed"
+
+
+def test_attempt_that_cannot_be_given_back_is_told(tmp_path):
+    system = System(tmp_path)
+    in_use(system)
+    system.program("fw_setenv", "exit 1")
+    done = system.run("failed")
+    assert done.returncode == 0 and "does not take the attempt back" in done.stderr
+    system.program("fw_printenv", "exit 1")
+    assert "tells no attempts" in system.run("failed").stderr
+
+
+def test_refused_setting_is_the_reason(tmp_path):
+    system = System(tmp_path)
+    system.program("journalctl", "echo 'mydrvctl: MYDRV_MODE=rw: give octal digits; correct it'")
+    assert system.run("failed").returncode == 0
+    assert system.record("slot-A/last")["reason"] == "not validated: MYDRV_MODE=rw: give octal digits; correct it"
+
+
+def test_report_is_not_for_everyone(tmp_path):
+    system = System(tmp_path)
+    system.put("run/mydrv/validate.json", '{\n  "verdict": "fail",\n')
+    assert system.run("failed").returncode == 0
+    assert (tmp_path / "data/mydrv/slot-A/validate.json").stat().st_mode & 0o777 == 0o640
 
 
 def test_report_instead_of_restart(tmp_path):

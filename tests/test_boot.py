@@ -49,15 +49,86 @@ def test_module_is_loaded_by_its_alias(guest):
     guest.run("test -d /sys/module/mydrv")
 
 
-def test_unit_is_sandboxed(guest):
-    last = guest.run("systemd-analyze security --no-pager mydrv-validate.service | grep 'Overall exposure'", timeout=120)
+UNITS = ["mydrv-validate.service", "mydrv-validate@mydrv0.service"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_is_sandboxed(guest, unit):
+    last = guest.run(f"systemd-analyze security --no-pager {unit} | grep 'Overall exposure'", timeout=120)
     assert float(last.split(":")[1].split()[0]) <= 2.0, last
 
 
-def test_unit_is_well_formed(guest):
-    assert guest.run("systemd-analyze verify --man=no mydrv-validate.service", timeout=120) == ""
+@pytest.mark.parametrize("unit", [*UNITS, "mydrv-ready.target"])
+def test_unit_is_well_formed(guest, unit):
+    assert guest.run(f"systemd-analyze verify --man=no {unit}", timeout=120) == ""
+
+
+def test_reports_tell_addresses_to_the_group_alone(guest):
+    assert set(guest.run("stat -c '%a %U %G' /run/mydrv/*.json").splitlines()) == {"640 mydrv mydrv"}
+
+
+def invocation(guest, name):
+    return guest.run(f"systemctl show -P InvocationID mydrv-validate@{name}.service")
+
+
+def settled(guest, name, state="active"):
+    """Waits until the validation of a device has come to this state."""
+    question = f"[ $(systemctl show -P ActiveState mydrv-validate@{name}.service) = {state} ]"
+    guest.run(f"until {question}; do sleep 0.2; done", timeout=90)
+
+
+def test_rebound_device_is_validated_again(guest, device):
+    name = guest.run(f"basename $(readlink -f {device})")
+    platform = guest.run(f"basename $(readlink -f /sys/class/misc/{name}/device)")
+    report = f"/run/mydrv/{name}.json"
+    settled(guest, name)
+    first = invocation(guest, name), guest.run(f"stat -c %i {report}")
+    guest.run("udevadm trigger -c change -s misc; udevadm settle")
+    assert invocation(guest, name) == first[0], "an event that is no new device started it again"
+    guest.run(f"echo {platform} >/sys/bus/platform/drivers/mydrv/unbind")
+    settled(guest, name, "inactive")
+    guest.run(f"test ! -e {report}")
+    guest.run(f"echo {platform} >/sys/bus/platform/drivers/mydrv/bind", timeout=120)
+    settled(guest, name)
+    assert invocation(guest, name) != first[0]
+    assert json.loads(guest.run(f"cat {report}"))["verdict"] == "pass"
 
 
 def test_check_runs_again_by_hand(guest):
+    before = invocation(guest, "mydrv0")
     guest.run("systemctl restart mydrv-validate.service", timeout=180)
     assert guest.run("systemctl show -P Result mydrv-validate.service") == "success"
+    assert invocation(guest, "mydrv0") != before, "the devices were not validated again"
+
+
+def test_device_in_use_is_neither_good_nor_bad(guest, device):
+    """An application was first, then one that takes no lock; afterwards all is well again."""
+    guest.run("mkdir -p /run/systemd/system/mydrv-validate@.service.d")
+    guest.run("printf '[Service]\\nEnvironment=MYDRV_WAIT=2\\n' >/run/systemd/system/mydrv-validate@.service.d/hurry.conf; systemctl daemon-reload")
+    name = guest.run(f"basename $(readlink -f {device})")
+    try:
+        for user in f"flock -s {device} sleep 600", f"sleep 600 <{device}":
+            guest.run(f"({user}) >/dev/null 2>&1 & sleep 1")
+            try:
+                guest.execute("systemctl restart mydrv-validate.service", timeout=180)
+                assert guest.run("systemctl show -P ExecMainStatus mydrv-validate.service") == "6"
+                report = json.loads(guest.run("cat /run/mydrv/validate.json"))
+                assert (report["verdict"], report["failed"]) == ("in-use", 0), report
+                busy = [check for check in report["checks"] if check["verdict"] == "in-use"]
+                assert len(busy) == 1 and f"/dev/{name}: in use by" in busy[0]["reason"], busy
+            finally:
+                guest.run("pkill -x sleep; true")
+    finally:
+        guest.run("rm -r /run/systemd/system/mydrv-validate@.service.d; systemctl daemon-reload")
+    guest.run("systemctl restart mydrv-validate.service", timeout=180)
+    assert json.loads(guest.run("cat /run/mydrv/validate.json"))["verdict"] == "pass"
+    # The device's own unit has ended without success.
+    guest.run(f"systemctl restart mydrv-validate@{name}.service", timeout=180)
+
+
+def test_applications_start_after_the_validation(guest):
+    unit = "[Unit]\\nRequires=mydrv-ready.target\\nAfter=mydrv-ready.target\\n[Service]\\nType=oneshot\\nExecStart=/bin/true\\n"
+    guest.run(f"printf '{unit}' >/run/systemd/system/application.service; systemctl daemon-reload")
+    guest.run("systemctl start application.service", timeout=180)
+    order = guest.run("systemctl show -P After mydrv-ready.target; systemctl show -P Before mydrv-validate.service")
+    assert "mydrv-validate.service" in order and "mydrv-ready.target" in order and "boot-complete.target" in order, order

@@ -19,10 +19,17 @@ VERSION = "0.1.0-r0_arm64.deb"
 CONTENTS = {
     "mydrv_": [],
     "kernel-module-mydrv-": [r"\./usr/lib/modules/[^/]+/updates/mydrv\.ko"],
-    "mydrv-overlay_": [r"\./boot/devicetree/mydrv\.dtbo", r"\./usr/lib/systemd/system/mydrv-validate\.service\.d/size\.conf"],
+    "mydrv-overlay_": [
+        r"\./boot/devicetree/mydrv\.dtbo",
+        r"\./usr/lib/systemd/system/mydrv-validate\.service\.d/expect\.conf",
+        r"\./usr/lib/systemd/system/mydrv-validate@\.service\.d/expect\.conf",
+    ],
     "mydrvctl_": [r"\./usr/bin/mydrvctl"],
     "mydrvctl-validate_": [
         r"\./usr/lib/systemd/system/mydrv-validate\.service",
+        r"\./usr/lib/systemd/system/mydrv-validate@\.service",
+        r"\./usr/lib/systemd/system/mydrv-validate@\.service\.d/10-common\.conf",
+        r"\./usr/lib/systemd/system/mydrv-ready\.target",
         r"\./usr/lib/udev/rules\.d/60-mydrv\.rules",
         r"\./usr/lib/sysusers\.d/mydrv\.conf",
         r"\./etc/default/mydrv",
@@ -115,7 +122,8 @@ def test_size_is_one_variable(bench):
     """It reaches the overlay and what the boot's check expects."""
     bench("mydrv-overlay", 'MYDRV_CMA_SIZE = "0x8000000"', build="build-size").good()
     deb = package("mydrv-overlay_", WORK / "build-size/tmp/deploy/deb")
-    assert "buffer0=0x8000000" in run("sh", "-c", f"dpkg-deb --fsys-tarfile {deb} | tar -xO ./usr/lib/systemd/system/mydrv-validate.service.d/size.conf")
+    for unit in "mydrv-validate.service", "mydrv-validate@.service":
+        assert "buffer0=0x8000000" in run("sh", "-c", f"dpkg-deb --fsys-tarfile {deb} | tar -xO ./usr/lib/systemd/system/{unit}.d/expect.conf")
     tree = run("sh", "-c", f"dpkg-deb --fsys-tarfile {deb} | tar -xO ./boot/devicetree/mydrv.dtbo | dtc -q -I dtb -O dts")
     assert "size = <0x00 0x8000000>;" in tree
 

@@ -34,7 +34,7 @@ class MydrvTest(OERuntimeTestCase):
     def test_boot_was_good(self):
         self.skip_unless_overlay(True)
         self.assertEqual(self.of_unit("Result"), "success", msg=self.target.run(f"journalctl --no-pager -u {UNIT}")[1])
-        self.check("systemctl is-active boot-complete.target")
+        self.check("systemctl is-active boot-complete.target mydrv-validate@mydrv0.service")
         report = json.loads(self.check(f"cat {REPORT}"))
         self.assertEqual((report["verdict"], report["failed"]), ("pass", 0), msg=str(report))
 

@@ -16,7 +16,7 @@ use kernel::{
 
 use crate::{
     abi::*,
-    memory::Region, //
+    region::Region, //
 };
 
 /// How processor and device see each other's writes (`mydrv,cache-mode`).
@@ -95,7 +95,7 @@ fn read_size(dev: &Device, node: &FwNode, region: Option<&Region>) -> Result<usi
             );
             EINVAL
         })?,
-        (false, Some(region)) => region.size(),
+        (false, Some(region)) => region.range().size,
         (false, None) => {
             dev_err!(
                 dev,
@@ -117,8 +117,8 @@ fn read_size(dev: &Device, node: &FwNode, region: Option<&Region>) -> Result<usi
         return Err(EINVAL);
     }
     if let Some(region) = region {
-        if size > region.size() {
-            dev_err!(dev, "size = {size:#x}: larger than its memory-region of {:#x} bytes; enlarge the region or leave size out\n", region.size());
+        if size > region.range().size {
+            dev_err!(dev, "size = {size:#x}: larger than its memory-region of {:#x} bytes; enlarge the region or leave size out\n", region.range().size);
             return Err(EINVAL);
         }
     }
@@ -160,17 +160,14 @@ fn read_label(dev: &Device, node: &FwNode) -> Result<[u8; MYDRV_LABEL_BYTES]> {
     // It becomes a file name (/dev/mydrv/by-label/), so what could leave that folder or need
     // quoting is refused.
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-    let name_of_folder = bytes == b"." || bytes == b"..";
-    if bytes.is_empty()
-        || bytes.len() >= label.len()
-        || !bytes.iter().all(allowed)
-        || name_of_folder
-    {
+    // A number would be taken for a buffer's index, and '-' for an option.
+    let first = bytes.first().is_some_and(u8::is_ascii_alphabetic);
+    if !first || bytes.len() >= label.len() || !bytes.iter().all(allowed) {
         let value = value.as_deref().unwrap_or(c_str!("(no string)"));
         dev_err!(
             dev,
-            "label = {value:?}: not usable; give 1 to {} letters, digits, '.', '_' or '-'\n",
-            MYDRV_LABEL_BYTES - 1
+            "label = {value:?}: not usable; give a letter and up to {} more letters, digits, '.', '_' or '-'\n",
+            MYDRV_LABEL_BYTES - 2
         );
         return Err(EINVAL);
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The memory itself: the reserved region it comes from, its allocation by the DMA API, and access
-//! to it from the kernel.
+//! The memory itself: its allocation by the DMA API, and access to it from the kernel.
 //!
 //! Ownership: [`Memory`] owns its [`Region`]; dropping it frees the memory first, then releases the
 //! region, both while the device is still bound, as the DMA API demands. Who may reach the memory
@@ -14,6 +13,7 @@ use core::{
 
 use kernel::{
     bindings,
+    current,
     device::{
         Bound,
         Device, //
@@ -24,10 +24,13 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
+    str::BStr,
     sync::aref::ARef,
     time::{
         delay::fsleep,
-        Delta, //
+        Delta,
+        Instant,
+        Monotonic, //
     }, //
 };
 
@@ -38,74 +41,24 @@ use crate::{
         CacheMode,
         Config, //
     },
-    shim, //
+    region::{
+        self,
+        Region, //
+    },
+    registry,
+    shim::{
+        self,
+        raw, //
+    }, //
 };
 
-/// The C view of a device; `Device` is a transparent wrapper of `struct device`.
-fn raw(dev: &Device) -> *mut bindings::device {
-    core::ptr::from_ref(dev).cast_mut().cast()
-}
-
-/// A reserved-memory region that serves the device's allocations while this lives.
-pub(crate) struct Region {
-    dev: ARef<Device>,
-    base: u64,
-    size: u64,
-    no_map: bool,
-    is_cma: bool,
-}
-
-impl Region {
-    /// Claims the `memory-region` of the device's node; `None` where it has none.
-    pub(crate) fn claim(dev: &Device<Bound>) -> Result<Option<Self>> {
-        let (mut base, mut size, mut no_map) = (0, 0, false);
-        // SAFETY: The device is being probed, and the other pointers are to locals.
-        let ret = unsafe { shim::mydrv_region_claim(raw(dev), &mut base, &mut size, &mut no_map) };
-        match to_result(ret) {
-            Ok(()) => {
-                // SAFETY: The device is being probed, and only this driver gives it a CMA area.
-                let is_cma = unsafe { !(*raw(dev)).cma_area.is_null() };
-                Ok(Some(Region {
-                    dev: ARef::from(&**dev),
-                    base,
-                    size,
-                    no_map,
-                    is_cma,
-                }))
-            }
-            Err(ENOENT) => Ok(None),
-            Err(ENXIO) => {
-                dev_err!(dev, "memory-region: the kernel did not reserve it at boot; see its \"Reserved memory\" lines, check that the region fits into memory and that the overlay was applied by the boot loader\n");
-                Err(ENXIO)
-            }
-            Err(err) => {
-                dev_err!(dev, "memory-region: refused ({err:?}); the region needs compatible = \"shared-dma-pool\" and \"reusable\" or \"no-map\"\n");
-                Err(err)
-            }
-        }
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Whether the page allocator may lend the region out meanwhile (`reusable`); otherwise it is a
-    /// pool of its own.
-    pub(crate) fn is_cma(&self) -> bool {
-        self.is_cma
-    }
-
-    fn contains(&self, start: u64, len: u64) -> bool {
-        start >= self.base && len <= self.size && start - self.base <= self.size - len
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: `Memory` frees what it allocated before it drops its region; where probing fails,
-        // nothing was allocated.
-        unsafe { shim::mydrv_region_release(raw(&self.dev)) };
-    }
+/// Lets the device reach all that its bus carries: the buffer stands for whatever hardware the product
+/// has. To be called before a region is claimed, which is checked against that.
+pub(crate) fn set_dma_mask(dev: &Device<Bound>) -> Result {
+    // SAFETY: The device is being probed and nothing is allocated for it yet.
+    to_result(unsafe { bindings::dma_set_mask_and_coherent(raw(dev), u64::MAX) }).inspect_err(
+        |err| dev_err!(dev, "iommus: the IOMMU or the bus above allows the device no DMA ({err:?}); correct iommus, or the bus' dma-ranges\n"),
+    )
 }
 
 /// Physically contiguous memory, mapped for the device and for the kernel.
@@ -145,11 +98,6 @@ impl Memory {
         config: &Config,
         region: Option<Region>,
     ) -> Result<Self> {
-        // The buffer stands for whatever hardware the product has, so the bus alone limits its
-        // address.
-        // SAFETY: The device is bound and nothing is allocated for it yet.
-        to_result(unsafe { bindings::dma_set_mask_and_coherent(raw(dev), u64::MAX) })?;
-
         let allocate = || match config.cache_mode {
             CacheMode::Cached => Self::alloc_pages(dev, config.size),
             CacheMode::Coherent => Self::alloc_attrs(dev, config.size, 0),
@@ -158,17 +106,18 @@ impl Memory {
             }
         };
         // Memory from elsewhere is freed by the closure, before the next attempt and the region.
-        let mut memory = persistently(|| {
+        let attempt = || {
             allocate().and_then(|memory| match &region {
-                Some(region) if !region.contains(memory.phys, memory.size as u64) => {
-                    Err(Shortage::Elsewhere)
-                }
+                Some(region) if !region.range().contains(memory.range()) => Err(Shortage::NoPiece),
                 _ => Ok(memory),
             })
-        })
-        .map_err(|shortage| shortage.tell(dev, config.size, region.as_ref()))?;
+        };
+        let mut memory = persistently(dev, config.size as u64, region.as_ref(), attempt)
+            .map_err(|shortage| shortage.tell(dev, config.size as u64, region.as_ref()))?;
         memory.region = region;
-        memory.zero();
+        // Every way of the DMA API zeroes what it hands out, by the processor. A cached buffer's zeroes
+        // may still be in its caches alone.
+        memory.sync(0..memory.size, Direction::ToDevice);
         Ok(memory)
     }
 
@@ -269,6 +218,13 @@ impl Memory {
         self.size
     }
 
+    fn range(&self) -> region::Range {
+        region::Range {
+            base: self.phys,
+            size: self.size as u64,
+        }
+    }
+
     /// The first page frame number.
     pub(crate) fn pfn(&self) -> usize {
         (self.phys / PAGE_SIZE as u64) as usize
@@ -298,8 +254,8 @@ impl Memory {
         }
         if let Some(region) = &self.region {
             info.flags |= MYDRV_FLAG_RESERVED;
-            info.region_size_bytes = region.size;
-            if region.no_map {
+            info.region_size_bytes = region.range().size;
+            if !region.is_cma() {
                 info.flags |= MYDRV_FLAG_NO_MAP;
             }
         }
@@ -307,12 +263,12 @@ impl Memory {
             info.flags |= MYDRV_FLAG_ADDRESSES;
             info.dma_address = self.dma;
             info.physical_address = self.phys;
-            info.region_base = self.region.as_ref().map_or(0, |region| region.base);
+            info.region_base = self.region.as_ref().map_or(0, |region| region.range().base);
         }
     }
 
     /// Checks that `offset..offset + len` lies within the buffer.
-    fn range(&self, offset: usize, len: usize) -> Result<Range<usize>> {
+    fn within(&self, offset: usize, len: usize) -> Result<Range<usize>> {
         let end = offset.checked_add(len).ok_or(ERANGE)?;
         if end > self.size {
             return Err(ERANGE);
@@ -322,7 +278,7 @@ impl Memory {
 
     /// Copies out of the buffer; `ERANGE` where the range leaves it.
     pub(crate) fn read(&self, offset: usize, to: &mut [u8]) -> Result {
-        let range = self.range(offset, to.len())?;
+        let range = self.within(offset, to.len())?;
         // SAFETY: The range was checked, and `to` is kernel memory elsewhere. Users and hardware
         // may write the buffer meanwhile; the bytes are copied, never interpreted, so any
         // mixture of old and new is as good as another.
@@ -335,7 +291,7 @@ impl Memory {
 
     /// Copies into the buffer; `ERANGE` where the range leaves it.
     pub(crate) fn write(&self, offset: usize, from: &[u8]) -> Result {
-        let range = self.range(offset, from.len())?;
+        let range = self.within(offset, from.len())?;
         // SAFETY: As in `read()`.
         unsafe {
             let to = self.cpu.as_ptr().add(range.start);
@@ -353,7 +309,7 @@ impl Memory {
 
     /// Hands a range to the device or back; `ERANGE` where it leaves the buffer.
     pub(crate) fn sync_range(&self, offset: usize, len: usize, direction: Direction) -> Result {
-        let range = self.range(offset, len)?;
+        let range = self.within(offset, len)?;
         self.sync(range, direction);
         Ok(())
     }
@@ -405,37 +361,82 @@ pub(crate) enum Direction {
 
 /// Why there is no memory.
 enum Shortage {
+    /// The DMA API has no such piece, or took one from outside the region.
     NoPiece,
-    Elsewhere,
     Scattered(Error),
 }
 
 impl Shortage {
     /// The one line of a refusal, and its error.
-    fn tell(self, dev: &Device, size: usize, region: Option<&Region>) -> Error {
-        match (self, region) {
-            (Shortage::Elsewhere, _) => dev_err!(dev, "memory-region: the allocation of {size:#x} bytes came from elsewhere; is the region used by another device?\n"),
-            (Shortage::Scattered(err), _) => {
-                dev_err!(dev, "size = {size:#x}: the memory is not contiguous ({err:?}); give the device a memory-region\n");
-                return err;
+    fn tell(self, dev: &Device, size: u64, region: Option<&Region>) -> Error {
+        if let Shortage::Scattered(err) = self {
+            dev_err!(dev, "size = {size:#x}: the memory is not contiguous ({err:?}); give the device a memory-region\n");
+            return err;
+        }
+        let Some(region) = region else {
+            dev_err!(dev, "size = {size:#x}: the default pool has no such piece free that the device reaches; give the device a memory-region, or the kernel a larger cma= area\n");
+            return ENOMEM;
+        };
+        let whole = region.range().size;
+        let other = registry::other_user(dev, region);
+        let other = other.as_ref().map(|dev| shim::name(dev));
+        let other = other.unwrap_or(BStr::from_bytes(b"another driver, or a dma-heap"));
+        if !region.is_cma() {
+            // A pool gives out naturally aligned powers of two.
+            match size.next_power_of_two() {
+                piece if piece > whole => dev_err!(dev, "size = {size:#x}: a \"no-map\" region gives out powers of two, and the memory-region of {whole:#x} bytes holds no {piece:#x}; make the region that large, or size a smaller power of two\n"),
+                _ => dev_err!(dev, "size = {size:#x}: the memory-region of {whole:#x} bytes has no such piece free, since {other} uses it, too; give each device a region of its own\n"),
             }
-            (Shortage::NoPiece, Some(region)) if region.is_cma() => dev_err!(dev, "size = {size:#x}: the memory-region of {:#x} bytes has no such piece free; give each device a region of its own, or a larger one\n", region.size),
-            (Shortage::NoPiece, Some(region)) => dev_err!(dev, "size = {size:#x}: the memory-region of {:#x} bytes has no such piece free; a pool that is not \"reusable\" gives out powers of two\n", region.size),
-            (Shortage::NoPiece, None) => dev_err!(dev, "size = {size:#x}: the default pool has no such piece free; give the device a memory-region, or the kernel a larger cma= area\n"),
+            return ENOMEM;
+        }
+        let usage = region.usage();
+        if whole.saturating_sub(usage.taken) < size {
+            dev_err!(dev, "size = {size:#x}: {:#x} of the memory-region's {whole:#x} bytes are taken by {other}; give each device a region of its own, or a larger one\n", usage.taken);
+        } else {
+            dev_err!(dev, "memory-region: {:#x} of its {whole:#x} bytes are lent pages, some of which cannot be moved out now; load mydrv before other programs start (modules-load.d, the initramfs), or make the region \"no-map\" instead of \"reusable\"\n", usage.lent);
         }
         ENOMEM
     }
 }
 
-/// Calls `allocate` until it succeeds, about a second long. The kernel lends a CMA region out, and takes it
-/// back by moving the pages away: one that is just being read from or written to disk cannot move,
-/// but soon can.
-fn persistently<T>(mut allocate: impl FnMut() -> Result<T, Shortage>) -> Result<T, Shortage> {
-    for _ in 0..20 {
-        if let Ok(memory) = allocate() {
-            return Ok(memory);
+/// So long is waited for memory that another device, or a page that is just being freed, has.
+const A_MOMENT: Delta = Delta::from_secs(1);
+
+/// So long is waited for lent pages: twice what the kernel's writeback leaves a dirty page alone, by
+/// default 30 s.
+const A_MINUTE: Delta = Delta::from_secs(60);
+
+/// Calls `attempt` until it succeeds, or it is hopeless. The kernel lends a CMA region out, and takes it
+/// back by moving the pages away: those that a file system is working on cannot move, but will once
+/// they are on the disk.
+fn persistently<T>(
+    dev: &Device,
+    size: u64,
+    region: Option<&Region>,
+    mut attempt: impl FnMut() -> Result<T, Shortage>,
+) -> Result<T, Shortage> {
+    let began = Instant::<Monotonic>::now();
+    let mut pause = Delta::from_millis(20);
+    let mut told = false;
+    loop {
+        let shortage = match attempt() {
+            Ok(memory) => return Ok(memory),
+            Err(shortage) => shortage,
+        };
+        let patience = match region {
+            // What a pool has, only its other users change.
+            Some(region) if !region.is_cma() => Delta::from_millis(0),
+            Some(region) if region.usage().taken + size <= region.range().size => A_MINUTE,
+            _ => A_MOMENT,
+        };
+        if began.elapsed() >= patience || current!().signal_pending() {
+            return Err(shortage);
         }
-        fsleep(Delta::from_millis(50));
+        if began.elapsed() >= A_MOMENT && !told {
+            told = true;
+            dev_info!(dev, "memory-region: some lent pages cannot be moved out of it yet; trying for a minute\n");
+        }
+        fsleep(pause);
+        pause = Delta::from_millis((pause.as_millis() * 3 / 2).min(2000));
     }
-    allocate()
 }

@@ -5,42 +5,101 @@
  */
 
 #include <linux/anon_inodes.h>
+#include <linux/cma.h>
+#include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/ioport.h>
 #include <linux/mm.h>
 #include <linux/of.h>
 #include <linux/of_reserved_mem.h>
+#include <linux/sched.h>
 
 #include "shim.h"
 
-/*
- * of_reserved_mem.h is not in the bindings. Ties the first memory-region of the device's node to the device. -ENOENT: the node has none;
- * -ENXIO: the kernel did not reserve it at boot; others are the region's own refusal.
- */
-int mydrv_region_claim(struct device *dev, u64 *base, u64 *size, bool *no_map)
+/* of_node_put() and of_find_node_by_path() are inline. Whether this is the node that the kernel looks for regions in. */
+bool mydrv_is_reserved_memory(struct fwnode_handle *node)
 {
-	struct device_node *np = of_parse_phandle(dev->of_node, "memory-region", 0);
-	struct reserved_mem *rmem;
-	bool available;
+	struct device_node *reserved = of_find_node_by_path("/reserved-memory");
+	bool same = reserved && reserved == to_of_node(node);
 
-	if (!np)
-		return -ENOENT;
-	rmem = of_reserved_mem_lookup(np);
-	available = of_device_is_available(np);
-	*no_map = of_property_read_bool(np, "no-map");
-	of_node_put(np);
-	if (!rmem || !available)
-		return -ENXIO;
+	of_node_put(reserved);
+	return same;
+}
+
+/* of_reserved_mem.h is not in the bindings. Where the kernel reserved the memory of this node; false: it did not. */
+bool mydrv_region_range(struct fwnode_handle *node, u64 *base, u64 *size)
+{
+	struct reserved_mem *rmem = of_reserved_mem_lookup(to_of_node(node));
+
+	if (!rmem)
+		return false;
 	*base = rmem->base;
 	*size = rmem->size;
+	return true;
+}
+
+/* Not in the bindings, as all of of_reserved_mem.h. Ties the first memory-region of the device's node to the device. */
+int mydrv_region_claim(struct device *dev)
+{
 	return of_reserved_mem_device_init_by_idx(dev, dev->of_node, 0);
 }
 
 void mydrv_region_release(struct device *dev)
 {
 	of_reserved_mem_device_release(dev);
+}
+
+/*
+ * page_count() and the tests of page flags are inline. Of the bytes of a CMA region: those lent to programs and files, and those that a driver
+ * has. A snapshot, as of /proc/kpageflags: pages come and go meanwhile.
+ */
+void mydrv_region_usage(u64 base, u64 size, u64 *lent, u64 *taken)
+{
+	unsigned long pfn = PHYS_PFN(base), end = PHYS_PFN(base + size);
+
+	*lent = 0;
+	*taken = 0;
+	for (; pfn < end; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		if (!(pfn % 4096))
+			cond_resched();
+		if (!page_count(page))
+			continue;
+		if (PageLRU(page))
+			*lent += PAGE_SIZE;
+		else
+			*taken += PAGE_SIZE;
+	}
+}
+
+/* A macro: what base and length of a CMA region must be multiples of. */
+u64 mydrv_page_block(void)
+{
+	return CMA_MIN_ALIGNMENT_BYTES;
+}
+
+/* The resource's flags are macros. Whether the kernel uses some of the range as its own memory. */
+bool mydrv_is_system_ram(u64 base, u64 size)
+{
+	return region_intersects(base, size, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) != REGION_DISJOINT;
+}
+
+/* Inline. The address by which the device reaches a physical one without an IOMMU; the highest number there is where its bus does not. */
+u64 mydrv_dma_address(struct device *dev, u64 phys)
+{
+	dma_addr_t addr = phys_to_dma(dev, phys);
+
+	return addr == DMA_MAPPING_ERROR ? U64_MAX : addr;
+}
+
+/* Inline, and without a Rust interface before 7.x. */
+const char *mydrv_dev_name(struct device *dev)
+{
+	return dev_name(dev);
 }
 
 /* Inline. */

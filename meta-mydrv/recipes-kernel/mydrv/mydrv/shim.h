@@ -7,11 +7,19 @@
 #include <linux/types.h>
 
 struct device;
+struct fwnode_handle;
 struct inode;
 struct page;
 
-int mydrv_region_claim(struct device *dev, u64 *base, u64 *size, bool *no_map);
+bool mydrv_is_reserved_memory(struct fwnode_handle *node);
+bool mydrv_region_range(struct fwnode_handle *node, u64 *base, u64 *size);
+int mydrv_region_claim(struct device *dev);
 void mydrv_region_release(struct device *dev);
+void mydrv_region_usage(u64 base, u64 size, u64 *lent, u64 *taken);
+u64 mydrv_page_block(void);
+bool mydrv_is_system_ram(u64 base, u64 size);
+u64 mydrv_dma_address(struct device *dev, u64 phys);
+const char *mydrv_dev_name(struct device *dev);
 bool mydrv_dev_is_coherent(struct device *dev);
 void *mydrv_page_address(struct page *page);
 u64 mydrv_page_phys(struct page *page);

@@ -2,18 +2,51 @@
 
 //! Rust declarations of `shim.h`.
 
-use kernel::bindings;
+use kernel::{
+    bindings,
+    device::Device,
+    prelude::*,
+    str::{
+        BStr,
+        CStr, //
+    }, //
+};
+
+/// The C view of a device; `Device` is a transparent wrapper of `struct device`.
+pub(crate) fn raw(dev: &Device) -> *mut bindings::device {
+    core::ptr::from_ref(dev).cast_mut().cast()
+}
+
+/// The device's name, as the kernel log and sysfs have it.
+pub(crate) fn name(dev: &Device) -> &BStr {
+    // SAFETY: The device is valid, and its name a string that lives as long.
+    let name = unsafe { CStr::from_char_ptr(mydrv_dev_name(raw(dev))) };
+    BStr::from_bytes(name.to_bytes())
+}
 
 extern "C" {
-    /// `dev` is valid and being probed; the others point to writable memory.
-    pub(crate) fn mydrv_region_claim(
-        dev: *mut bindings::device,
+    /// `node` is a node of the device tree, or null.
+    pub(crate) fn mydrv_is_reserved_memory(node: *mut bindings::fwnode_handle) -> bool;
+    /// `node` is a node of the device tree; the others point to writable memory.
+    pub(crate) fn mydrv_region_range(
+        node: *mut bindings::fwnode_handle,
         base: *mut u64,
         size: *mut u64,
-        no_map: *mut bool,
-    ) -> kernel::ffi::c_int;
+    ) -> bool;
+    /// `dev` is valid and being probed.
+    pub(crate) fn mydrv_region_claim(dev: *mut bindings::device) -> kernel::ffi::c_int;
     /// `dev` is valid, and nothing allocated from its region is left.
     pub(crate) fn mydrv_region_release(dev: *mut bindings::device);
+    /// The range is one of a CMA region; the others point to writable memory.
+    pub(crate) fn mydrv_region_usage(base: u64, size: u64, lent: *mut u64, taken: *mut u64);
+    /// Always safe.
+    pub(crate) fn mydrv_page_block() -> u64;
+    /// Always safe.
+    pub(crate) fn mydrv_is_system_ram(base: u64, size: u64) -> bool;
+    /// `dev` is valid and being probed.
+    pub(crate) fn mydrv_dma_address(dev: *mut bindings::device, phys: u64) -> u64;
+    /// `dev` is valid. The string lives as long as the device.
+    pub(crate) fn mydrv_dev_name(dev: *mut bindings::device) -> *const kernel::ffi::c_char;
     /// `dev` is valid.
     pub(crate) fn mydrv_dev_is_coherent(dev: *mut bindings::device) -> bool;
     /// `page` is a page of the linear mapping.

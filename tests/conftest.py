@@ -8,8 +8,8 @@ import pytest
 import guest as guests
 from guest import buffer, overlay, region
 
-# What runs apart: `make yocto` in bitbake's root, the session `ota` on a machine of its own.
-collect_ignore = ["ota", "yocto"]
+# What runs apart: `make yocto` in bitbake's root, the sessions `ota` and `guards` on machines of their own.
+collect_ignore = ["guards", "ota", "yocto"]
 
 pytest_plugins = ["tally"]
 

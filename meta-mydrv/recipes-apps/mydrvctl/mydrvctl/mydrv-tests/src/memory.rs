@@ -71,6 +71,7 @@ pub fn faults(device: &Device) -> Outcome {
             holds(format!("{name}, {how}: no fault by the second touch"), again <= 1, again)?;
         }
     }
+    child_faults(&arena, &fd, prot, aligned + page, size)?;
     drop(arena);
 
     if size < 8 * BLOCK || !device.info.physical_address.is_multiple_of(BLOCK as u64) {
@@ -106,6 +107,32 @@ pub fn faults(device: &Device) -> Outcome {
             tables,
         )
     }
+}
+
+/// Fork copies no page table entries: a copy is made without the driver's lock, and could outlive a revocation. So the child's touch fills them by
+/// blocks, as its parent's did. Copies would not fault at all, or page by page where the processor does not mark them as accessed itself; hence a
+/// mapping of pages, off by one.
+fn child_faults(arena: &Mapping, fd: &OwnedFd, prot: i32, at: usize, size: usize) -> Outcome {
+    // So much that an exit status can count the faults.
+    let (page, size) = (sys::page(), size.min(64 * BLOCK));
+    allowed("map", arena.map_over(at, fd, size, prot, 0))?;
+    let touch_all = || (0..size).step_by(page).for_each(|i| arena.touch(at + i));
+    touch_all();
+    let child = sys::fork(|_| {
+        // The first call may fault on what the child shares with its parent.
+        sys::faults();
+        let before = sys::faults();
+        touch_all();
+        (sys::faults() - before).min(255) as i32
+    });
+    let end = allowed("wait", allowed("fork", child)?.wait())?;
+    let start = arena.address + at;
+    let blocks = ((start + size).div_ceil(BLOCK) - start / BLOCK) as i32;
+    holds(
+        format!("a child's first touch: a fault for each of {blocks} x 2 MiB"),
+        matches!(end, sys::End::Exit(faults) if (blocks..=blocks + 2).contains(&faults)),
+        end,
+    )
 }
 
 /// With `mydrv,scrub`, the last close zeroes; a mapping and a second file keep the data.

@@ -170,11 +170,17 @@ fn lock(path: &Path) -> fs::File {
 fn the_sum_is_what_the_devices_own_validations_found() {
     let system = System::new("sum", &["camera", "video"]);
     for index in [0, 1] {
-        let output = system.validate(index, "0");
+        let device = system.node(index).display().to_string();
+        let mut command = system.command(&["--device", &device, "validate", "--boot"]);
+        let output = command.env("MYDRV_EXPECT", "camera video=256K").output().unwrap();
         assert_eq!(code(&output), 0, "{output:?}");
     }
     let opens = system.opens(0);
-    let output = system.sum("0");
+    let output = system
+        .command(&["validate", "--boot"])
+        .env("MYDRV_EXPECT", "camera video=256K")
+        .output()
+        .unwrap();
     assert_eq!(code(&output), 0, "{output:?}");
     assert_eq!(system.opens(0), opens, "the memory was tested again");
     let (one, sum) = (system.report("mydrv1.json"), system.report("validate.json"));
@@ -184,11 +190,13 @@ fn the_sum_is_what_the_devices_own_validations_found() {
         "{sum}"
     );
     assert_eq!((&one["verdict"], &one["devices"]), (&"pass".into(), &1.into()), "{one}");
+    assert_eq!(sum["memory"].as_array().unwrap().len(), 2, "{sum}");
+    assert_eq!(sum["memory"][1], one["memory"][0]);
     // Each check once, numbered from 1 on.
     let all = sum["checks"].as_array().unwrap();
     let mut names: Vec<_> = all
         .iter()
-        .map(|check| (check["device"].to_string(), check["id"].to_string()))
+        .map(|check| ["device", "id", "expected"].map(|key| check[key].to_string()))
         .collect();
     assert!((1..).zip(all).all(|(number, check)| check["number"] == number));
     names.sort();

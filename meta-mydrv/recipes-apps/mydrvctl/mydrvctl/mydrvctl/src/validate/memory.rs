@@ -3,6 +3,7 @@
 //! The checks of the memory itself: where it is and what it holds. All but `scrub` leave the contents as they were.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     ops::Range,
     os::unix::fs::FileExt,
@@ -15,7 +16,7 @@ use mydrv::{CacheMode, Device, Direction, Error, Info, Lock, OpenOptions};
 use mydrv_memtest::{
     Algorithm, Contents, Fault, Host, Instruction, LINE_BYTES, Line, Mapped, Memory, Options, PAGE_BYTES, Report, Site,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
@@ -318,12 +319,12 @@ pub const ALGORITHMS: &[(&str, Algorithm, &str)] = &[
 ];
 
 /// What is told of one test of the memory beside the verdicts of its algorithms.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct MemoryTest {
     /// The device.
     pub device: String,
     /// The algorithms that ran to their end, by the names of their checks.
-    pub algorithms: Vec<&'static str>,
+    pub algorithms: Vec<Cow<'static, str>>,
     /// The buffer's bytes.
     pub bytes: u64,
     /// How many of them March C-, checkerboard and retention went through.
@@ -339,7 +340,7 @@ pub struct MemoryTest {
     /// The pause of the retention test in seconds; 0: it did not run.
     pub retention_s: f64,
     /// How what was written got out of the caches: `uncached`, `dc civac`, `clflush`, `cbo.flush`, `driver` or `through the cache`.
-    pub flush: &'static str,
+    pub flush: Cow<'static, str>,
     /// How many cache lines the processor's instruction flushed.
     pub flushed_lines: u64,
     /// Whether the contents were known to be zeros; otherwise patterns were added to them.
@@ -443,7 +444,7 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
     let name = |algorithm: &Algorithm| ALGORITHMS.iter().find(|(_, known, _)| known == algorithm).map(|(id, ..)| *id);
     let summary = MemoryTest {
         device: writer.path().display().to_string(),
-        algorithms: report.algorithms.iter().filter_map(name).collect(),
+        algorithms: report.algorithms.iter().filter_map(name).map(Cow::Borrowed).collect(),
         bytes: info.size_bytes,
         tested_bytes: (report.pages.len() * PAGE_BYTES) as u64,
         coverage_percent: report.coverage_percent(),
@@ -451,7 +452,7 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
         seed: context.seed,
         repeats: report.repeats,
         retention_s: context.retention.as_secs_f64(),
-        flush: way.name(),
+        flush: way.name().into(),
         flushed_lines: buffer.mapped.flushed(),
         zeros,
         interrupted: report.stopped,

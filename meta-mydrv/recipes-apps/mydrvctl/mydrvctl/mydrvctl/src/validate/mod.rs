@@ -302,6 +302,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<R
             for check in checks.iter().flatten() {
                 report.take_over(check);
             }
+            report.take_over_memory(&found["memory"]);
             return expect::range_in(&found, &candidate.path);
         }
     }

@@ -341,22 +341,24 @@ impl Report {
         value
     }
 
-    /// Takes a check of the present device over from the report of another process. Those that this one has made itself, and passed, are
-    /// left out, and so are those of the whole system.
+    /// Takes a check of the present device over from the report of another process. Of those that this one makes itself only what did not
+    /// pass.
     pub fn take_over(&mut self, check: &Value) {
         let text = |key: &str| check[key].as_str().map(str::to_owned);
         let known = check["id"].as_str().and_then(checks::find);
         let verdict = Verdict::deserialize(&check["verdict"]).ok();
-        let (Some(known), Some(verdict), false) = (known, verdict, check["device"].is_null()) else {
+        let (Some(known), Some(verdict)) = (known, verdict) else {
             return;
         };
-        if verdict == Verdict::Pass && ["region", "driver", "node"].contains(&known.id) || known.id == "unexpected" {
+        let of_system = check["device"].is_null();
+        let own = of_system || ["region", "driver", "node", "unexpected"].contains(&known.id);
+        if own && !matches!(verdict, Verdict::Fail | Verdict::InUse) {
             return;
         }
         self.add(Record {
             number: self.checks.len() + 1,
             id: known.id,
-            device: self.device.clone(),
+            device: self.device.clone().filter(|_| !of_system),
             title: known.title,
             verdict,
             expected: text("expected").unwrap_or_default(),
@@ -366,6 +368,11 @@ impl Report {
             duration_ms: check["duration_ms"].as_f64().unwrap_or_default(),
             excused: false,
         });
+    }
+
+    /// Takes over what another process' report tells of its tests of the memory.
+    pub fn take_over_memory(&mut self, tests: &Value) {
+        self.memory.extend(Vec::<MemoryTest>::deserialize(tests).unwrap_or_default());
     }
 
     fn add(&mut self, record: Record) {

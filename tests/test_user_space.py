@@ -4,6 +4,7 @@
 import json
 import shlex
 
+import jsonschema
 import pytest
 
 from conftest import KINDS
@@ -73,6 +74,48 @@ def test_another_program_that_writes_against_the_lock_is_no_bad_memory(guest):
     busy = [check["reason"] for check in report["checks"] if check["verdict"] == "in-use"]
     assert (status, report["verdict"], report["failed"]) == (6, "in-use", 0), (output, report)
     assert busy and all("in use by" in reason and "(perl)" in reason for reason in busy), busy
+
+
+def strictly(schema):
+    """The same schema, for which a field that it does not name is an error."""
+    if isinstance(schema, list):
+        return [strictly(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: strictly(value) for key, value in schema.items()}
+    return {**strict, "additionalProperties": False} if "properties" in schema and schema.get("type") == "object" else strict
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("list", "list"),
+        ("info", "--device {device} info"),
+        ("bench", "--device {device} bench --rounds 1"),
+        ("dump", "--device {device} dump --length 64"),
+        ("transfer", "--device {device} fill --length 64"),
+        ("transfer", "--device {device} read --length 64 --output /dev/null"),
+        ("validate", "--device {device} validate --quick --full"),
+        ("validate", "--device {device} validate --quick --expect no-such-label"),
+        pytest.param("dma-loop", "--device {device} dma-loop --rounds 1", marks=pytest.mark.lg_feature("qemu")),
+    ],
+)
+def test_json_is_as_its_schema_says(guest, device, name, command):
+    """What is installed beside the program, and strictly: a field that is printed and not in it is an error here."""
+    schema = json.loads(guest.run(f"cat /usr/share/mydrvctl/schema/{name}.json"))
+    guest.execute(f"mydrvctl --json {command.format(device=device)} >/tmp/printed.json 2>/tmp/said", timeout=180)
+    jsonschema.validate(json.loads(guest.run("cat /tmp/printed.json")), strictly(schema))
+
+
+def test_the_report_tells_what_it_is_about(guest, device):
+    guest.run(f"mydrvctl --json --device {device} validate --quick >/tmp/report.json")
+    report = json.loads(guest.run("cat /tmp/report.json"))
+    assert report["boot_id"] == guest.run("cat /proc/sys/kernel/random/boot_id").strip()
+    assert report["kernel"] == guest.run("uname -r").strip()
+    assert report["module_srcversion"] == guest.run("cat /sys/module/mydrv/srcversion").strip()
+    machine = guest.run("systemd-id128 machine-id --app-specific=5cb097f116c24d0cb0dc6f234ba38f7e 2>/dev/null || true").strip()
+    assert not machine or report["machine_id"] == machine
+    assert len(report["device_tree_sha256"]) == 64
 
 
 def test_data_survives_the_way_in_and_out(guest, device):

@@ -6,6 +6,8 @@ mod cli;
 mod commands;
 mod failure;
 mod output;
+#[cfg(test)]
+mod schema;
 mod settings;
 mod stop;
 mod validate;

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use mydrv::{Direction, Lock};
-use serde_json::json;
+use serde::Serialize;
 
 use super::{CHUNK, open};
 use crate::{
@@ -26,6 +26,32 @@ const NAMES: [&str; 8] = [
     "write",
     "unmap",
 ];
+
+/// What `bench` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Measurements {
+    /// The device node.
+    device: String,
+    /// The buffer's bytes.
+    bytes: u64,
+    /// How often it was measured.
+    rounds: u32,
+    /// What was measured.
+    results: Vec<Measured>,
+}
+
+/// One of them.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Measured {
+    /// What.
+    name: &'static str,
+    /// How long the best round took.
+    seconds: f64,
+    /// The buffer's bytes by that time.
+    mib_per_second: f64,
+}
 
 /// `mydrvctl bench`.
 pub fn bench(cli: &Cli, args: &Bench) -> Result {
@@ -72,12 +98,18 @@ pub fn bench(cli: &Cli, args: &Bench) -> Result {
     let results = NAMES.iter().zip(best);
     if cli.json {
         let results: Vec<_> = results
-            .map(|(name, time)| {
-                json!({ "name": name, "seconds": time.as_secs_f64(), "mib_per_second": output::mib_per_second(size, time) })
+            .map(|(&name, time)| Measured {
+                name,
+                seconds: time.as_secs_f64(),
+                mib_per_second: output::mib_per_second(size, time),
             })
             .collect();
-        let device = device.path();
-        return output::json(&json!({ "device": device, "bytes": size, "rounds": args.rounds, "results": results }));
+        return output::json(&Measurements {
+            device: device.path().display().to_string(),
+            bytes: size,
+            rounds: args.rounds,
+            results,
+        });
     }
     let mut rows = vec![[output::size(size), "MICROSECONDS".into(), "MIB/S".into()]];
     rows.extend(results.map(|(name, time)| {

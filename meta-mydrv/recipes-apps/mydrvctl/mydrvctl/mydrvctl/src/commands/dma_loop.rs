@@ -18,7 +18,7 @@ use std::{
 
 use mydrv::{Device, Direction, Lock, MappingMut};
 use rustix::mm::{MapFlags, ProtFlags};
-use serde_json::json;
+use serde::Serialize;
 
 use super::open;
 use crate::{
@@ -29,6 +29,36 @@ use crate::{
 };
 
 const REMEDY: &str = "start QEMU with -device edu,dma_mask=0xffffffffff";
+
+/// What `dma-loop` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Loop {
+    /// The device node.
+    device: String,
+    /// The PCI device whose engine it was.
+    pci: String,
+    /// Bytes per transfer.
+    block: u64,
+    /// How many transfers there were, both ways.
+    transfers: u32,
+    /// "pass" or "fail".
+    verdict: &'static str,
+    /// The rounds whose data came back different.
+    mismatches: Vec<Mismatch>,
+}
+
+/// One of them.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Mismatch {
+    /// Where in the buffer the data was sent from.
+    source: u64,
+    /// Where it came back to.
+    destination: u64,
+    /// How many bytes differ.
+    different_bytes: usize,
+}
 
 /// `mydrvctl dma-loop`.
 pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
@@ -89,18 +119,20 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
     let told = if cli.json {
         let mismatches: Vec<_> = mismatches
             .iter()
-            .map(|(source, destination, different)| {
-                json!({ "source": source, "destination": destination, "different_bytes": different })
+            .map(|&(source, destination, different_bytes)| Mismatch {
+                source,
+                destination,
+                different_bytes,
             })
             .collect();
-        output::json(&json!({
-            "device": device.path(),
-            "pci": edu.name,
-            "block": args.block,
-            "transfers": 2 * args.rounds,
-            "verdict": verdict,
-            "mismatches": mismatches,
-        }))
+        output::json(&Loop {
+            device: device.path().display().to_string(),
+            pci: edu.name.clone(),
+            block: args.block,
+            transfers: 2 * args.rounds,
+            verdict,
+            mismatches,
+        })
     } else if mismatches.is_empty() {
         output::table(&[[
             format!("DMA works: {} rounds of {} bytes", args.rounds, args.block),

@@ -67,3 +67,15 @@ impl Span {
         }
     }
 }
+
+#[cfg(test)]
+pub mod documents {
+    //! What the commands print with `--json`.
+    pub use super::{
+        bench::Measurements,
+        dma_loop::Loop,
+        show::{List, Shown},
+        status::Status,
+        transfer::{Dumped, Transfer},
+    };
+}

@@ -3,7 +3,7 @@
 //! `list` and `info`.
 
 use mydrv::{Info, Lock, OpenOptions};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::open;
 use crate::{
@@ -11,6 +11,86 @@ use crate::{
     failure::{Failure, Result},
     output,
 };
+
+/// What `list` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct List {
+    /// The devices, by index.
+    devices: Vec<Listed>,
+}
+
+/// One device.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Listed {
+    /// The N of /dev/mydrvN.
+    index: u32,
+    /// The device node.
+    path: String,
+    /// The label of the device tree; null where it has none.
+    label: Option<String>,
+    /// What the driver tells; null where the device does not open.
+    info: Option<Buffer>,
+    /// Why it does not.
+    error: Option<String>,
+}
+
+/// What `info` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Shown {
+    /// The device node.
+    path: String,
+    #[serde(flatten)]
+    buffer: Buffer,
+}
+
+/// What the driver tells of a buffer.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Buffer {
+    /// The driver's ABI version.
+    abi_version: u32,
+    /// The buffer's bytes.
+    size_bytes: u64,
+    /// "coherent", "write-combine" or "cached".
+    cache_mode: &'static str,
+    /// The names of the flags that are set.
+    flags: Vec<&'static str>,
+    /// What the device's DMA engine is given; null without CAP_SYS_RAWIO.
+    dma_address: Option<u64>,
+    /// The first byte in physical memory; null without CAP_SYS_RAWIO.
+    physical_address: Option<u64>,
+    /// The first byte of the reserved region; null without CAP_SYS_RAWIO or a region.
+    region_base: Option<u64>,
+    /// The region's bytes; null without a region.
+    region_size_bytes: Option<u64>,
+    /// How many files are open, this program's own among them.
+    open_files: u32,
+    /// How many files have been opened for writing since the device was bound.
+    opened_for_writing: u64,
+    /// The label of the device tree; empty where it has none.
+    label: String,
+}
+
+impl From<&Info> for Buffer {
+    fn from(info: &Info) -> Self {
+        Self {
+            abi_version: info.abi_version,
+            size_bytes: info.size_bytes,
+            cache_mode: info.cache_mode.as_str(),
+            flags: info.flags.names(),
+            dma_address: info.addresses.map(|addresses| addresses.dma),
+            physical_address: info.addresses.map(|addresses| addresses.physical),
+            region_base: info.addresses.and_then(|addresses| addresses.region_base),
+            region_size_bytes: info.region_size_bytes,
+            open_files: info.open_files,
+            opened_for_writing: info.opened_for_writing,
+            label: info.label.clone(),
+        }
+    }
+}
 
 /// `mydrvctl list`: what sysfs shows, and what the driver says where the caller may ask it.
 pub fn list(cli: &Cli) -> Result {
@@ -26,19 +106,17 @@ pub fn list(cli: &Cli) -> Result {
         })
         .collect();
     let told = if cli.json {
-        let devices: Vec<_> = devices
+        let devices = devices
             .iter()
-            .map(|(device, info)| {
-                json!({
-                    "index": device.index,
-                    "path": device.path,
-                    "label": device.label,
-                    "info": info.as_ref().map(describe).ok(),
-                    "error": info.as_ref().err().map(ToString::to_string),
-                })
+            .map(|(device, info)| Listed {
+                index: device.index,
+                path: device.path.display().to_string(),
+                label: device.label.clone(),
+                info: info.as_ref().map(Buffer::from).ok(),
+                error: info.as_ref().err().map(ToString::to_string),
             })
             .collect();
-        output::json(&json!({ "devices": devices }))
+        output::json(&List { devices })
     } else if !devices.is_empty() {
         let mut rows = vec![["DEVICE", "LABEL", "SIZE", "CACHE", "FLAGS"].map(str::to_owned)];
         rows.extend(devices.iter().map(|(device, info)| {
@@ -81,9 +159,10 @@ pub fn info(cli: &Cli) -> Result {
     let device = open(cli, false, Lock::None)?;
     let info = device.info()?;
     if cli.json {
-        let mut value = describe(&info);
-        value["path"] = json!(device.path());
-        return output::json(&value);
+        return output::json(&Shown {
+            path: device.path().display().to_string(),
+            buffer: Buffer::from(&info),
+        });
     }
     let hidden = || "hidden (needs CAP_SYS_RAWIO)".to_owned();
     let flags = info.flags.names();
@@ -114,19 +193,4 @@ pub fn info(cli: &Cli) -> Result {
     }
     rows.push(["ABI".into(), info.abi_version.to_string()]);
     output::table(&rows)
-}
-
-/// `INFO` as JSON; addresses and region are null where unknown.
-fn describe(info: &Info) -> Value {
-    json!({
-        "abi_version": info.abi_version,
-        "size_bytes": info.size_bytes,
-        "cache_mode": info.cache_mode.as_str(),
-        "flags": info.flags.names(),
-        "dma_address": info.addresses.map(|addresses| addresses.dma),
-        "physical_address": info.addresses.map(|addresses| addresses.physical),
-        "region_base": info.addresses.and_then(|addresses| addresses.region_base),
-        "region_size_bytes": info.region_size_bytes,
-        "label": info.label,
-    })
 }

@@ -20,6 +20,7 @@ const RECORDS: &str = "data/mydrv";
 
 /// What became of the last boot of a slot.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Boot {
     /// "started", "good" or "failed".
     outcome: String,
@@ -31,6 +32,7 @@ struct Boot {
 
 /// One slot.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Slot {
     name: String,
     booted: bool,
@@ -46,6 +48,7 @@ struct Slot {
 
 /// The boot loader gave a slot up.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Fallback {
     from: String,
     to: String,
@@ -56,7 +59,8 @@ struct Fallback {
 
 /// What the command prints.
 #[derive(Serialize)]
-struct Status {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Status {
     slot: String,
     state: &'static str,
     version: Option<String>,

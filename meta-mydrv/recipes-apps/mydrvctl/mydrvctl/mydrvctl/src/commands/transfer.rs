@@ -9,6 +9,7 @@ use std::{
 };
 
 use mydrv::{Device, Lock};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{CHUNK, open};
@@ -215,15 +216,46 @@ impl HexDump {
     }
 }
 
+/// What `read`, `write` and `fill` print.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Transfer {
+    /// The device node.
+    device: String,
+    /// The first byte.
+    offset: u64,
+    /// How many bytes.
+    length: u64,
+    /// How long it took.
+    seconds: f64,
+    /// The bytes by that time.
+    mib_per_second: f64,
+}
+
+/// What `dump` prints; written piece by piece, so that no buffer is too large for it.
+#[cfg(test)]
+#[derive(schemars::JsonSchema)]
+#[allow(dead_code, reason = "its schema is what it is for")]
+pub struct Dumped {
+    /// The device node.
+    device: String,
+    /// The first byte.
+    offset: u64,
+    /// How many bytes.
+    length: u64,
+    /// The bytes, in hexadecimal.
+    data: String,
+}
+
 fn summary(device: &Device, offset: u64, length: u64, began: Instant) -> Result {
     let time = began.elapsed();
-    output::json(&json!({
-        "device": device.path(),
-        "offset": offset,
-        "length": length,
-        "seconds": time.as_secs_f64(),
-        "mib_per_second": output::mib_per_second(length, time),
-    }))
+    output::json(&Transfer {
+        device: device.path().display().to_string(),
+        offset,
+        length,
+        seconds: time.as_secs_f64(),
+        mib_per_second: output::mib_per_second(length, time),
+    })
 }
 
 #[cfg(test)]

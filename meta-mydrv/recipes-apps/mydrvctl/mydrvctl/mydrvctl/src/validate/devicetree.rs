@@ -73,6 +73,36 @@ impl Node {
         fs::read(self.dir.join(property)).ok()
     }
 
+    /// The properties and their values, by name.
+    pub fn properties(&self) -> Vec<(String, Vec<u8>)> {
+        let mut properties: Vec<_> = fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, fs::read(entry.path()).ok()?)))
+            .collect();
+        properties.sort();
+        properties
+    }
+
+    /// The node of /reserved-memory that `memory-region` names.
+    pub fn region(&self) -> Option<Self> {
+        let wanted = *self.cells("memory-region")?.first()?;
+        self.reserved_memory()?
+            .children()
+            .into_iter()
+            .find(|node| node.cells("phandle").is_some_and(|cells| cells == [wanted]))
+    }
+
+    fn reserved_memory(&self) -> Option<Self> {
+        let root = Self {
+            dir: self.base.clone(),
+            base: self.base.clone(),
+        };
+        root.child("reserved-memory")
+    }
+
     /// Whether the node has the property, whatever its value.
     pub fn has(&self, property: &str) -> bool {
         self.dir.join(property).is_file()
@@ -170,16 +200,9 @@ impl Region {
         let Some(&phandle) = phandle.first() else {
             return Err("memory-region is empty".into());
         };
-        let parent = Node {
-            dir: buffer.base.clone(),
-            base: buffer.base.clone(),
-        }
-        .child("reserved-memory")
-        .ok_or("there is no /reserved-memory")?;
-        let region = parent
-            .children()
-            .into_iter()
-            .find(|node| node.cells("phandle").is_some_and(|cells| cells == [phandle]))
+        let parent = buffer.reserved_memory().ok_or("there is no /reserved-memory")?;
+        let region = buffer
+            .region()
             .ok_or_else(|| format!("memory-region's phandle {phandle:#x} is no node of /reserved-memory"))?;
         let name = region.name();
         if !region.enabled() {

@@ -131,6 +131,7 @@ pub fn labels(nodes: &[Node]) -> Outcome {
 
 /// Where a buffer is.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Place {
     /// The buffer's device, or its node where it has none.
     pub device: String,

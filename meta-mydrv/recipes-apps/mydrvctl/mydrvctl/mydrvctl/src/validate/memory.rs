@@ -320,6 +320,7 @@ pub const ALGORITHMS: &[(&str, Algorithm, &str)] = &[
 
 /// What is told of one test of the memory beside the verdicts of its algorithms.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MemoryTest {
     /// The device.
     pub device: String,

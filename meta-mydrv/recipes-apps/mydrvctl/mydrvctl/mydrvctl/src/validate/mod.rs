@@ -10,6 +10,7 @@ mod devicetree;
 mod expect;
 mod identity;
 mod memory;
+mod provenance;
 mod refusals;
 mod report;
 mod sharing;
@@ -27,6 +28,8 @@ use mydrv::{Lock, OpenOptions, Selector};
 use mydrv_memtest::PAGE_BYTES;
 
 pub use boot::REPORT as BOOT_REPORT;
+#[cfg(test)]
+pub use report::Report as Document;
 pub use sharing::peer;
 
 use self::{
@@ -158,7 +161,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         (false, true) => Voice::Failures,
         (false, false) => Voice::All,
     };
-    let mut report = Report::new(mode, voice, &context.require, context.stop.clone());
+    let mut report = Report::new(&context.root, mode, voice, &context.require, context.stop.clone());
     let boot = context.part.report(&context.root);
     let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
     report::discard(&paths);

@@ -13,18 +13,19 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{checks, expect::Place, memory::MemoryTest};
+use super::{checks, expect::Place, memory::MemoryTest, provenance::Provenance};
 use crate::{
     failure::{Failure, Result},
     output,
     stop::Stop,
 };
 
-/// The version of the report's layout: additions keep it, anything else raises it.
+/// See [`Report::schema`].
 const SCHEMA: u32 = 1;
 
 /// How a check ended, and all of them together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// What was found is what was expected.
@@ -44,6 +45,7 @@ pub enum Verdict {
 
 /// One check's line in the report.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Record {
     /// 1, 2, …
     pub number: usize,
@@ -150,22 +152,37 @@ pub enum Voice {
     Json,
 }
 
-/// The checks so far.
+/// The checks so far: the report.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
+    /// The version of this layout: additions keep it, anything else raises it.
     schema: u32,
+    /// This program's version.
     version: &'static str,
+    /// Which checks ran: "boot", "boot-quick", "boot-full", "default", "quick" or "full".
     mode: &'static str,
-    kernel: String,
+    #[serde(flatten)]
+    provenance: Provenance,
+    /// When it began, in seconds since 1970.
     started_unix_s: u64,
+    /// Of all checks: "pass", "fail", "in-use" or "interrupted".
     verdict: Verdict,
+    /// How many buffers were checked.
     devices: usize,
+    /// How many checks passed.
     passed: usize,
+    /// How many checks failed.
     failed: usize,
+    /// How many checks could not be told.
     skipped: usize,
+    /// For how many checks there was nothing to check.
     not_applicable: usize,
+    /// How many checks another program kept from being told.
     in_use: usize,
+    /// How long it took.
     duration_ms: f64,
+    /// The checks, in their order.
     checks: Vec<Record>,
     /// Where the buffers are.
     buffers: Vec<Place>,
@@ -192,12 +209,12 @@ pub struct Report {
 
 impl Report {
     /// An empty report. A skip of a `required` check is a failure.
-    pub fn new(mode: &'static str, voice: Voice, required: &[String], stop: Stop) -> Self {
+    pub fn new(root: &Path, mode: &'static str, voice: Voice, required: &[String], stop: Stop) -> Self {
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             mode,
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            provenance: Provenance::new(root),
             started_unix_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
@@ -558,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_check_is_skipped_with_the_name_of_the_one_that_failed() {
-        let mut report = Report::new("full", Voice::Failures, &[], Stop::default());
+        let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
         let first = report.check(spec("first", ("start", Some(&()))), |()| fail::<u8>("b", "do c"));
         let second = report.check(spec("second", ("first", first.as_ref())), |_| Ok(("never".into(), 1_u8)));
         assert_eq!(second, None);
@@ -571,7 +588,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_may_be_somebody_elses_doing_is_none() {
-        let mut report = Report::new("full", Voice::Failures, &[], Stop::default());
+        let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
         report.begin_device("/buffer".into());
         let failing = |report: &mut Report| report.check(spec("memory", ("start", Some(&()))), |()| fail::<()>("b", "do c"));
         // Two files are this process's own.
@@ -589,9 +606,9 @@ mod tests {
 
     #[test]
     fn passing_needs_a_device() {
-        let report = Report::new("full", Voice::Failures, &[], Stop::default());
+        let report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
         assert!(report.finish(&[]).is_err());
-        let mut report = Report::new("full", Voice::Failures, &[], Stop::default());
+        let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
         report.begin_device("/buffer".into());
         report.check(spec("node", ("start", Some(&()))), |()| Ok(("b".into(), ())));
         assert!(report.finish(&[]).is_ok());

@@ -13,7 +13,8 @@ machine is not supported."
 
 MYDRV_EXPECT ??= "${@'buffer0=${MYDRV_CMA_SIZE}' if d.getVar('MYDRV_OVERLAY') == 'mydrv' else ''}"
 MYDRV_EXPECT[doc] = "The buffers that the boot's check expects, as LABEL=SIZE or LABEL, separated by spaces; a buffer without a label by its node, \
-/NODE=SIZE. Any other buffer fails the check. Default: buffer0 of MYDRV_CMA_SIZE for the layer's own overlay. Empty: the device tree alone."
+/NODE=SIZE. A missing buffer fails the check, and so does any other one. Default: buffer0 of MYDRV_CMA_SIZE for the layer's own overlay; for a \
+product's own overlay there is none."
 
 MYDRV_ADDRESS_CELLS ??= "2"
 MYDRV_ADDRESS_CELLS[doc] = "#address-cells of the root of the machine's device tree, for the layer's own overlay."
@@ -38,12 +39,23 @@ def mydrv_errors(d):
     if not d.getVar('MYDRV_OVERLAY'):
         errors.append('there is no device-tree overlay for MACHINE "%s". Set MYDRV_OVERLAY:%s; docs/integration.md, "Another board", shows how, or take '
                       '"mydrv" out of MACHINE_FEATURES.' % (machine, machine))
+    else:
+        errors += mydrv_expect_errors(d, machine)
     rust = d.getVar('MYDRV_RUST')
     if rust not in ('prebuilt', 'oe-core'):
         errors.append('MYDRV_RUST = "%s" is neither "prebuilt" nor "oe-core".' % rust)
     elif rust == 'prebuilt' and 'rust-bin-layer' not in d.getVar('BBFILE_COLLECTIONS').split():
         errors.append('MYDRV_RUST = "prebuilt" needs the layer meta-rust-bin. Add it to BBLAYERS, or set MYDRV_RUST = "oe-core".')
     return errors + mydrv_size_errors(d)
+
+def mydrv_expect_errors(d, machine):
+    import re
+    words = (d.getVar('MYDRV_EXPECT') or '').split()
+    if not words:
+        return ['MYDRV_EXPECT is empty: without the list of its buffers, an overlay that has lost one would pass the boot\'s check. Set MYDRV_EXPECT:%s = '
+                '"LABEL=SIZE LABEL=SIZE", of each buffer in "%s".' % (machine, d.getVar('MYDRV_OVERLAY'))]
+    wrong = [word for word in words if not re.fullmatch(r'[^="\\%$]+(=(0[xX][0-9a-fA-F]+|[0-9]+)([KkMmGg](iB)?)?)?', word)]
+    return ['MYDRV_EXPECT: "%s" is neither LABEL nor LABEL=SIZE, such as buffer0=64M.' % word for word in wrong]
 
 def mydrv_size_errors(d):
     import re

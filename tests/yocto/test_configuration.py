@@ -10,6 +10,8 @@ WRONG = {
     "buffer larger than memory": ('MYDRV_CMA_SIZE = "0x10000000"\nQB_MEM = "-m 256"', "", ["more than half of the 256 MiB", "QB_MEM"]),
     "size with a suffix": ('MYDRV_CMA_SIZE = "64M"', "", ['MYDRV_CMA_SIZE = "64M" is not a size', "0x4000000"]),
     "size that is no multiple": ('MYDRV_CMA_SIZE = "0x100000"', "", ["a multiple of 2 MiB"]),
+    "overlay of unknown buffers": ('MYDRV_OVERLAY = "acme"', "", ["MYDRV_EXPECT is empty", "MYDRV_EXPECT:qemuarm64"]),
+    "expectation that is none": ('MYDRV_EXPECT = "buffer0=64Q"', "", ['MYDRV_EXPECT: "buffer0=64Q" is neither']),
     "negative size": ('MYDRV_CMA_SIZE = "-0x200000"', "", ["is not a size"]),
     "unknown compiler": ('MYDRV_RUST = "gcc"', "", ['MYDRV_RUST = "gcc" is neither']),
 }

@@ -10,13 +10,14 @@ use clap::{Args, Parser, Subcommand};
 /// What `--help` and the man page say after the options.
 pub const AFTER_HELP: &str = "\
 Exit codes:
-  0  done; validate: every check passed or was skipped, and there is at least one device
-  1  validate: a check failed; dma-loop: the data came back different
+  0  done; validate: no check failed, and there is at least one device
+  1  validate: a check failed, or nothing was proved; dma-loop: the data came back different
   2  the command line is wrong, or a range leaves the buffer
   3  no such device; status: not booted from a slot
   4  permission denied, or the buffer is read-only
   5  the device or the input or output failed
-  6  the device is in use
+  6  the device is in use; validate: that alone kept it from being told
+  128 and more: a signal ended it, 143 being SIGTERM; the buffer holds what it held before
 
 SIZE, OFFSET and LENGTH are bytes: decimal or 0x hexadecimal, with an optional K, M or G (powers of 1024).
 DEVICE is a path (/dev/mydrv0), an index (0) or a label of the device tree (camera).";

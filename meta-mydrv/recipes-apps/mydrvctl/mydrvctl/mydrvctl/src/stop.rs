@@ -48,6 +48,12 @@ impl Stop {
         }
     }
 
+    /// As if the signal had come.
+    #[cfg(test)]
+    pub fn raise(&self, signal: i32) {
+        self.0.store(signal as usize, Ordering::Relaxed);
+    }
+
     /// An error if a signal asks the program to end, and a word to say so. For moments at which the buffer holds what it held before.
     pub fn check(&self) -> Result {
         match self.signal() {

@@ -456,19 +456,32 @@ impl Report {
             let line = format!("{:>3}  {word}  {:<24} {}: {told}", record.number, record.id, record.title);
             self.say(&line);
         }
-        if record.verdict == Verdict::Fail {
-            let line = format!(
-                "mydrv-validate: FAIL {} {}{device}: expected {}, found {}; remedy: {}",
-                record.number,
-                record.id,
-                record.expected,
-                record.found.as_deref().unwrap_or_default(),
-                record.remedy.as_deref().unwrap_or_default(),
-            );
-            // With Voice::All it stands there already.
-            if !output::say(&format!("{}{line}", priority())) && self.voice == Voice::Failures {
-                self.say(&line);
+        let (
+            Record {
+                number, id, expected, ..
+            },
+            reason,
+        ) = (record, record.reason.as_deref().unwrap_or_default());
+        match record.verdict {
+            Verdict::Fail => {
+                let found = record.found.as_deref().unwrap_or_default();
+                let remedy = record.remedy.as_deref().unwrap_or_default();
+                self.warn(
+                    Level::Error,
+                    &format!("FAIL {number} {id}{device}: expected {expected}, found {found}; remedy: {remedy}"),
+                );
             }
+            Verdict::InUse => self.warn(Level::Warning, &format!("in use, {number} {id}{device}: {reason}")),
+            Verdict::Interrupted => self.warn(Level::Warning, &format!("{reason}, {number} {id}{device}")),
+            Verdict::Pass | Verdict::Skip | Verdict::NotApplicable => {}
+        }
+    }
+
+    /// Says on standard error what is no pass; where that fails, on standard output, unless it stands there already or would spoil the JSON.
+    fn warn(&mut self, level: Level, text: &str) {
+        let line = format!("mydrv-validate: {text}");
+        if !output::say(&format!("{}{line}", level.prefix())) && self.voice == Voice::Failures {
+            self.say(&line);
         }
     }
 
@@ -483,6 +496,12 @@ impl Report {
             (0, None, 0) if self.passed > 0 && self.devices > 0 => Verdict::Pass,
             _ => Verdict::Fail,
         };
+        if (self.verdict, self.failed) == (Verdict::Fail, 0) {
+            self.warn(
+                Level::Error,
+                "FAIL: nothing was proved: no buffer was checked, or no check passed",
+            );
+        }
         let found = match (self.verdict, self.interrupted) {
             (Verdict::Pass, _) => Ok(()),
             (Verdict::InUse, _) => Err(Failure::InUse),
@@ -553,12 +572,25 @@ fn by_signal(signal: i32) -> String {
     format!("interrupted by signal {signal}")
 }
 
-/// sd-daemon(3)'s prefix for errors, where standard error goes to the journal. The variable alone does not tell: it is inherited by
-/// programs whose standard error goes elsewhere (systemd.exec(5), "$JOURNAL_STREAM").
-fn priority() -> &'static str {
-    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    let journal = rustix::fs::fstat(io::stderr()).is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == stream);
-    if journal { "<3>" } else { "" }
+/// How bad it is, for the journal.
+#[derive(Clone, Copy)]
+enum Level {
+    Error,
+    Warning,
+}
+
+impl Level {
+    /// sd-daemon(3)'s prefix, where standard error goes to the journal. The variable alone does not tell: it is inherited by programs whose standard
+    /// error goes elsewhere (systemd.exec(5), "$JOURNAL_STREAM").
+    fn prefix(self) -> &'static str {
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let journal = rustix::fs::fstat(io::stderr()).is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == stream);
+        match self {
+            _ if !journal => "",
+            Self::Error => "<3>",
+            Self::Warning => "<4>",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -604,14 +636,167 @@ mod tests {
         assert_eq!((report.in_use, report.failed), (1, 2));
     }
 
+    fn report(required: &[&str]) -> Report {
+        let required: Vec<_> = required.iter().map(|&id| id.to_owned()).collect();
+        Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &required, Stop::default())
+    }
+
+    fn run(report: &mut Report, id: &'static str, outcome: Outcome) -> Option<()> {
+        report.check(spec(id, ("start", Some(&()))), |()| outcome)
+    }
+
+    fn pass() -> Outcome {
+        Ok(("b".into(), ()))
+    }
+
+    /// The exit code and the verdict of a report with a device and these checks.
+    fn verdict(outcomes: Vec<Outcome>) -> (Verdict, std::result::Result<(), String>) {
+        let path = std::env::temp_dir().join(format!(
+            "mydrvctl-verdict-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        let mut report = report(&[]);
+        report.begin_device("/buffer".into());
+        for outcome in outcomes {
+            run(&mut report, "node", outcome);
+        }
+        let result = report.finish(&[&path]).map_err(|failure| format!("{failure:?}"));
+        let written: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        fs::remove_file(path).unwrap();
+        (Verdict::deserialize(&written["verdict"]).unwrap(), result)
+    }
+
+    #[test]
+    fn a_failure_comes_before_an_interruption_and_that_before_a_device_in_use() {
+        let failed = || Err("Check".to_owned());
+        for (outcomes, expected, result) in [
+            (vec![pass()], Verdict::Pass, Ok(())),
+            (vec![pass(), skip("c"), not_applicable("c")], Verdict::Pass, Ok(())),
+            (vec![pass(), fail("b", "c")], Verdict::Fail, failed()),
+            (vec![pass(), in_use("c")], Verdict::InUse, Err("InUse".into())),
+            (
+                vec![pass(), interrupted(15)],
+                Verdict::Interrupted,
+                Err("Interrupted(15)".into()),
+            ),
+            (
+                vec![in_use("c"), interrupted(2)],
+                Verdict::Interrupted,
+                Err("Interrupted(2)".into()),
+            ),
+            (vec![fail("b", "c"), in_use("c")], Verdict::Fail, failed()),
+            (vec![fail("b", "c"), in_use("c"), interrupted(15)], Verdict::Fail, failed()),
+            // Nothing was proved.
+            (vec![], Verdict::Fail, failed()),
+            (vec![skip("c"), not_applicable("c")], Verdict::Fail, failed()),
+        ] {
+            assert_eq!(verdict(outcomes), (expected, result));
+        }
+    }
+
     #[test]
     fn passing_needs_a_device() {
-        let report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
-        assert!(report.finish(&[]).is_err());
-        let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
-        report.begin_device("/buffer".into());
-        report.check(spec("node", ("start", Some(&()))), |()| Ok(("b".into(), ())));
-        assert!(report.finish(&[]).is_ok());
+        let mut report = report(&[]);
+        run(&mut report, "device-tree", pass());
+        assert!(matches!(report.finish(&[]), Err(Failure::Check)));
+    }
+
+    #[test]
+    fn no_check_runs_after_an_interruption() {
+        let mut report = report(&["node"]);
+        run(&mut report, "region", interrupted(15));
+        let ran = report.check(spec("node", ("start", Some(&()))), |()| -> Outcome { panic!("it ran") });
+        assert_eq!(ran, None);
+        assert_eq!(report.checks[1].verdict, Verdict::Skip);
+        assert_eq!(report.checks[1].reason.as_deref(), Some("interrupted by signal 15"));
+        assert_eq!((report.failed, report.skipped), (0, 1));
+    }
+
+    #[test]
+    fn a_signal_ends_the_check_that_it_comes_in_whatever_that_makes_of_it() {
+        let stop = Stop::default();
+        let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], stop.clone());
+        // A pass is one all the same; the next check is not begun.
+        report.check(spec("node", ("start", Some(&()))), |()| {
+            stop.raise(15);
+            pass()
+        });
+        report.check(spec("abi", ("start", Some(&()))), |()| -> Outcome { panic!("it ran") });
+        let verdicts: Vec<_> = report.checks.iter().map(|record| record.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Pass, Verdict::Interrupted]);
+        let stop = Stop::default();
+        let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], stop.clone());
+        report.check(spec("node", ("start", Some(&()))), |()| {
+            stop.raise(2);
+            fail::<()>("b", "c")
+        });
+        assert_eq!(report.checks[0].verdict, Verdict::Interrupted);
+    }
+
+    #[test]
+    fn a_skip_of_a_required_check_fails_unless_another_outcome_is_to_blame() {
+        let mut report = report(&["b", "d", "f", "h"]);
+        let on = |report: &mut Report, id, base: &'static str| {
+            report.check(spec(id, (base, None::<&()>)), |()| -> Outcome { panic!("it ran") });
+            let record = report.checks.last().unwrap();
+            (record.verdict, record.reason.clone().or(record.found.clone()).unwrap())
+        };
+        run(&mut report, "a", skip("r"));
+        assert_eq!(
+            on(&mut report, "b", "a"),
+            (Verdict::Fail, "not checked: check 1 (a) was skipped: r".into())
+        );
+        assert_eq!(
+            report.checks[1].remedy.as_deref().unwrap().split(',').next(),
+            Some("make the check possible")
+        );
+        run(&mut report, "c", in_use("r"));
+        assert_eq!(on(&mut report, "d", "c"), (Verdict::Skip, "check 3 (c): r".into()));
+        run(&mut report, "e", fail("r", "s"));
+        assert_eq!(on(&mut report, "f", "e"), (Verdict::Skip, "check 5 (e) failed".into()));
+        run(&mut report, "g", not_applicable("r"));
+        assert_eq!(on(&mut report, "h", "g"), (Verdict::NotApplicable, "r".into()));
+        // Not required; and of one that was not tried at all.
+        assert_eq!(
+            on(&mut report, "i", "a"),
+            (Verdict::Skip, "check 1 (a) was skipped: r".into())
+        );
+        assert_eq!(
+            on(&mut report, "j", "i"),
+            (Verdict::Skip, "check 1 (a) was skipped: r".into())
+        );
+        assert_eq!(
+            on(&mut report, "h", "never"),
+            (Verdict::Fail, "not checked: never was not checked".into())
+        );
+        assert_eq!(
+            (report.failed, report.skipped, report.not_applicable, report.in_use),
+            (3, 5, 1 + 1, 1)
+        );
+    }
+
+    #[test]
+    fn a_report_is_whole_or_the_old_one_and_a_pipe_stays_a_pipe() {
+        let dir = std::env::temp_dir().join(format!("mydrvctl-save-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("report.json");
+        fs::write(&path, "old").unwrap();
+        report(&[]).save(&path).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with("}\n"));
+        // A folder in the partial file's place: the old report stays, and so does the folder.
+        fs::create_dir(dir.join("report.json.new")).unwrap();
+        assert!(report(&[]).save(&path).is_err());
+        assert!(fs::read_to_string(&path).unwrap().ends_with("}\n"));
+        // Nothing partial is left.
+        let other = dir.join("folder");
+        fs::create_dir_all(other.join("full")).unwrap();
+        assert!(report(&[]).save(&other).is_err());
+        assert!(!dir.join("folder.new").exists());
+        report(&[]).save(Path::new("/dev/null")).unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file() && !Path::new("/dev/null.new").exists());
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

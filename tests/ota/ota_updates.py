@@ -2,6 +2,7 @@
 """Good updates: what is kept and what changes; updates in a row; installing under load; the policy for slots that were good."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 
@@ -80,6 +81,31 @@ def test_two_updates_in_a_row(device, bundles, server):
     device.login()
     device.network()
     image.unlink()
+
+
+def test_application_that_has_the_buffer_first(device, bundles, server):
+    """The boot is neither good nor bad: no restart, and the attempt that it cost is given back. Once the buffer is free, the slot is good."""
+    image = updates.application_first(bundles)
+    bundle(updates.VERSION, image, bundles / "application.raucb")
+    image.unlink()
+    output, status, _ = device.install(server.url("application.raucb"))
+    assert status == 0, output
+    device.reboot()
+    assert device.settled() == ("B", updates.VERSION, "in-use")
+    device.login()
+    assert device.environment()["BOOT_B_LEFT"] == os.environ["LG_TRIES"]
+    status = device.status()
+    assert (status["slot"], status["state"], status["validation"]["verdict"]) == ("B", "trial", "in-use")
+    last = status["slots"][1]["last_boot"]
+    assert last["outcome"] == "in-use" and "/dev/mydrv0: in use by" in last["reason"], last
+    # As docs/ota.md has it.
+    device.run("systemctl stop application.service; systemctl restart mydrv-validate.service && systemctl start rauc-mark-good.service")
+    assert device.status()["state"] == "good"
+    device.run("rauc status mark-active other")
+    device.reboot()
+    assert device.good()[0] == ("A", "1.0.0")
+    device.login()
+    device.network()
 
 
 def test_installing_while_mapped(device, bundles, server):

@@ -114,6 +114,19 @@ def data_that_does_not_mount(folder):
     return replaced(folder, "no-data", unit, read(unit).replace(b"Type=ext4", b"Type=vfat"))
 
 
+def application_first(folder):
+    """Not broken: a program has the buffer before it can be checked, and keeps it."""
+    units = "/usr/lib/systemd/system"
+    unit, order = folder / "application.service", folder / "order.conf"
+    unit.write_text(
+        "[Unit]\nBindsTo=dev-mydrv0.device\nAfter=dev-mydrv0.device\n"
+        "[Service]\nType=forking\nExecStart=/bin/sh -c 'exec 9</dev/mydrv0; sleep infinity &'\n"
+    )
+    order.write_text("[Unit]\nWants=application.service\nAfter=application.service\n[Service]\nEnvironment=MYDRV_WAIT=5\n")
+    commands = [f"cd {units}", f"write {unit} application.service", "cd mydrv-validate@.service.d", f"write {order} order.conf"]
+    return image(folder, "application", *commands)
+
+
 # Each with what the record must say.
 BROKEN = {
     overlay_missing: r"check \d+ device-tree: .*overlay missing",

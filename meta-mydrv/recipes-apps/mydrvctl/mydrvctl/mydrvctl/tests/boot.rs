@@ -491,3 +491,58 @@ fn settings_from_outside() {
         .unwrap();
     assert!(code(&output) == 0 && output.stderr.is_empty(), "{output:?}");
 }
+
+/// What the sum does about a driver that has not registered the second device yet: it is still waiting long after the wait, and passes once it has.
+fn waits_for_the_driver(system: &System, still: &[&str], done: impl FnOnce()) {
+    let misc = system.0.join("sys/class/misc/mydrv1");
+    let aside = system.0.join("mydrv1");
+    fs::rename(&misc, &aside).unwrap();
+    let mut sum = system.start_sum("1");
+    thread::sleep(Duration::from_millis(1500));
+    assert!(sum.try_wait().unwrap().is_none(), "{still:?}");
+    fs::rename(&aside, &misc).unwrap();
+    done();
+    let output = sum.wait_with_output().unwrap();
+    assert!(output.status.success(), "{still:?}: {output:?}");
+}
+
+#[test]
+fn a_driver_that_is_at_work_on_a_device_is_waited_for() {
+    let system = System::new("probing", &["camera", "video"]);
+    system.put("sys/module/mydrv/initstate", b"live\n");
+    waits_for_the_driver(&system, &["bound, not registered"], || {});
+}
+
+#[test]
+fn a_driver_that_is_loading_is_waited_for() {
+    let system = System::new("loading", &["camera", "video"]);
+    system.put("sys/module/mydrv/initstate", b"coming\n");
+    let link = system.0.join("sys/devices/platform/video/driver");
+    let target = fs::read_link(&link).unwrap();
+    fs::remove_file(&link).unwrap();
+    waits_for_the_driver(&system, &["not bound, loading"], || {
+        symlink(target, &link).unwrap();
+        system.put("sys/module/mydrv/initstate", b"live\n");
+    });
+}
+
+#[test]
+fn a_driver_that_refused_devices_ends_the_wait_for_all_of_them() {
+    let system = System::new("refused", &["camera", "video", "audio"]);
+    system.put("sys/module/mydrv/initstate", b"live\n");
+    for (index, label) in ["camera", "video", "audio"].iter().enumerate() {
+        fs::remove_file(system.0.join(format!("sys/devices/platform/{label}/driver"))).unwrap();
+        fs::remove_dir_all(system.0.join(format!("sys/class/misc/mydrv{index}"))).unwrap();
+    }
+    let mut sum = system.start_sum("86400");
+    until(|| sum.try_wait().unwrap().is_some());
+    let report = system.report("validate.json");
+    let failed: Vec<_> = checks(&report, "fail").filter(|check| check["id"] == "driver").collect();
+    assert_eq!(failed.len(), 3, "{report}");
+    assert!(
+        failed
+            .iter()
+            .all(|check| check["found"].as_str().unwrap().contains("probe failed")),
+        "{report}"
+    );
+}

@@ -18,6 +18,7 @@ mod system;
 mod users;
 
 use std::{
+    cell::Cell,
     ops::Range,
     path::{Path, PathBuf},
     rc::Rc,
@@ -58,6 +59,8 @@ struct Context {
     /// What work on the buffers may take, by their size.
     patience: Duration,
     alarm: Alarm,
+    /// Since when the driver has been there without being at work on a device that it has not bound.
+    driver_idle_since: Cell<Option<Instant>>,
     quick: bool,
     /// Whether the checks that the boot leaves out run too.
     full: bool,
@@ -136,6 +139,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         deadline: Instant::now() + wait,
         patience: Duration::ZERO,
         alarm: Alarm::new(&cli.root),
+        driver_idle_since: Cell::new(None),
         quick: args.quick,
         full: args.full,
         keep: args.keep.clone(),

@@ -141,20 +141,20 @@ pub fn driver(context: &Context, node: &Node) -> Outcome<PathBuf> {
         let devices = mydrv::discover_in(&context.root).unwrap_or_default();
         devices.iter().any(|device| device.of_node.as_deref() == Some(node.dir()))
     };
-    let mut refused_since = None;
     let mut answer = || {
         if let Some(device) = device()
             && let Some(driver) = bound(&device)
         {
-            refused_since = None;
             return (driver != "mydrv" || registered()).then_some(Some((driver, device)));
         }
         if !probed() {
-            refused_since = None;
+            context.driver_idle_since.set(None);
             return None;
         }
-        // Nothing comes any more: end the wait.
-        (refused_since.get_or_insert_with(Instant::now).elapsed() >= DEFERRAL).then_some(None)
+        // Nothing comes any more: end the wait, for this device as for the next.
+        let since = context.driver_idle_since.get().unwrap_or_else(Instant::now);
+        context.driver_idle_since.set(Some(since));
+        (since.elapsed() >= DEFERRAL).then_some(None)
     };
     super::boot::status(&format!("waiting for the driver of {}", node.name()));
     match context.wait_while(&mut answer, || loading() || probing()).flatten() {

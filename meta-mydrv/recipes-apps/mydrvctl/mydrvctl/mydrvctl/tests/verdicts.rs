@@ -106,6 +106,14 @@ macro_rules! rule {
     };
 }
 
+const REG: &str = "reserved-memory/cma/reg";
+const ALLOC_RANGES: &str = "reserved-memory/cma/alloc-ranges";
+
+/// Numbers of two cells each.
+fn cells(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
 /// A memory controller that counts an error after the device was opened for writing.
 fn errors_while_in_use(system: &System) {
     let counter = |name: &str| format!("sys/devices/system/edac/mc/mc0/{name}");
@@ -139,6 +147,13 @@ const CONTROLS: &[Control] = &[
     control("driver", |system, _| {
         system.platform_device("mydrv-buffer", "uio_pdrv_genirq");
     }),
+    // No platform device; and one that is another node's.
+    control("driver", |system, _| {
+        fs::remove_file(system.0.join("sys/bus/platform/devices/mydrv-buffer")).unwrap();
+    }),
+    control("driver", |system, _| {
+        system.link("sys/devices/platform/mydrv-buffer/of_node", "sys/firmware/devicetree/base");
+    }),
     control("node", |_, stand_in| stand_in.node.number = None),
     control("node", |_, stand_in| stand_in.node.number = Some((10, 121))),
     control("node", |system, stand_in| {
@@ -159,6 +174,12 @@ const CONTROLS: &[Control] = &[
     control("properties", |system, _| {
         system.property("mydrv-buffer/read-only", b"");
     }),
+    control("properties", |system, _| {
+        system.property("mydrv-buffer/mydrv,scrub", b"");
+    }),
+    control("properties", |system, _| {
+        system.property("mydrv-buffer/mydrv,cache-mode", b"write-combine\0");
+    }),
     control("size", |_, stand_in| stand_in.size_bytes = BYTES / 2),
     control("size", |_, stand_in| stand_in.size_bytes = 0),
     Control {
@@ -169,7 +190,31 @@ const CONTROLS: &[Control] = &[
         arguments: &["--expect", "camera=4K"],
         ..control("size", |_, _| ())
     },
+    // No whole pages.
+    control("size", |_, stand_in| stand_in.size_bytes = BYTES - 8),
+    control("size", |system, _| {
+        system.property("mydrv-buffer/size", &(BYTES / 2).to_be_bytes());
+    }),
+    Control {
+        also: &["physical-range"],
+        ..control("size", |_, stand_in| stand_in.flags &= !abi::MYDRV_FLAG_RESERVED)
+    },
     control("physical-range", |_, stand_in| stand_in.physical_address = 4096),
+    control("physical-range", |_, stand_in| stand_in.region_base = 4096),
+    control("physical-range", |system, _| {
+        system.property(REG, &cells(&[1 << 30, BYTES]));
+    }),
+    control("physical-range", |system, _| {
+        system.property(ALLOC_RANGES, &cells(&[1 << 30, BYTES, 2 << 30, BYTES]));
+    }),
+    Control {
+        arguments: &["--expect", "camera=64K"],
+        ..control("physical-range", |system, stand_in| {
+            // Half of the region's place is not its place.
+            stand_in.region_base = 0;
+            system.property(ALLOC_RANGES, &cells(&[0, BYTES / 2]));
+        })
+    },
     rule!("mapping-flags", DontDump),
     control("zeroing", |system, stand_in| {
         // Kept by the installation that follows: it makes the file no shorter.
@@ -294,6 +339,108 @@ fn every_check_passes_where_everything_is_right() {
     assert_eq!(ran, all_ids().difference(&other_modes).cloned().collect());
     let contents = fs::read(system.0.join("dev/mydrv0")).unwrap();
     assert!(contents.iter().all(|&byte| byte == 0), "the contents did not survive");
+}
+
+/// What a device tree may say in other ways.
+#[test]
+fn what_is_right_in_another_way_passes_too() {
+    type Way = fn(&System, &mut StandIn);
+    let ways: &[Way] = &[
+        |system, _| {
+            system.property(REG, &cells(&[0, BYTES]));
+        },
+        // A region that the kernel has rounded up.
+        |system, stand_in| {
+            system.property(REG, &cells(&[0, BYTES]));
+            stand_in.region_size_bytes = 2 * BYTES;
+        },
+        |system, _| {
+            system.property(ALLOC_RANGES, &cells(&[1 << 30, BYTES, 0, BYTES]));
+        },
+        |system, stand_in| {
+            system.property("mydrv-buffer/size", &(BYTES / 2).to_be_bytes());
+            stand_in.size_bytes = BYTES / 2;
+        },
+        |system, stand_in| {
+            system.property("mydrv-buffer/size", &(BYTES / 2).to_be_bytes());
+            stand_in.size_bytes = BYTES / 2;
+            stand_in.physical_address = BYTES / 2;
+        },
+        // The kernel's default pool.
+        |system, stand_in| {
+            fs::remove_file(system.0.join("sys/firmware/devicetree/base/mydrv-buffer/memory-region")).unwrap();
+            system.property("mydrv-buffer/size", &BYTES.to_be_bytes());
+            stand_in.flags &= !abi::MYDRV_FLAG_RESERVED;
+        },
+        |system, stand_in| {
+            fs::remove_file(system.0.join("sys/firmware/devicetree/base/mydrv-buffer/label")).unwrap();
+            stand_in.label = String::new();
+        },
+        |system, stand_in| {
+            system
+                .property("mydrv-buffer/read-only", b"")
+                .property("mydrv-buffer/mydrv,cache-mode", b"cached\0");
+            stand_in.flags |= abi::MYDRV_FLAG_READ_ONLY;
+            stand_in.cache_mode = abi::MYDRV_CACHE_CACHED;
+        },
+        |system, stand_in| {
+            system.property("mydrv-buffer/mydrv,scrub", b"");
+            stand_in.flags |= abi::MYDRV_FLAG_SCRUB;
+        },
+        |system, _| {
+            system
+                .property("mydrv-buffer/status", b"okay\0")
+                .property("reserved-memory/cma/status", b"ok\0");
+        },
+        // The driver is built in, or a module whose loading is over.
+        |system, _| {
+            system.put("sys/module/mydrv/initstate", b"live\n");
+        },
+    ];
+    for (row, way) in ways.iter().enumerate() {
+        let (system, mut stand_in) = good(&format!("way-{row}"));
+        way(&system, &mut stand_in);
+        install(&system, &stand_in, 0);
+        let (output, report) = validate(&system, &["--full", "--require", "boot"]);
+        assert_eq!(
+            (with(&report, "fail"), code(&output)),
+            (set(&[]), 0),
+            "row {row}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn each_part_of_a_device_is_looked_for_by_any_of_its_names() {
+    let (system, stand_in) = good("names");
+    install(&system, &stand_in, 0);
+    second(&system, "video", 1 << 30);
+    let second_path = system.0.join("dev/mydrv1").display().to_string();
+    for (device, node) in [
+        ("camera", "/mydrv-buffer"),
+        ("video", "/mydrv-second"),
+        ("1", "/mydrv-second"),
+        (&*second_path, "/mydrv-second"),
+    ] {
+        let (output, report) = validate(&system, &["--device", device]);
+        assert_eq!(code(&output), 0, "{device}: {}", stderr(&output));
+        assert_eq!(
+            (&report["devices"], &report["buffers"][0]["node"]),
+            (&1.into(), &node.into()),
+            "{device}"
+        );
+    }
+    let (_, report) = validate(&system, &[]);
+    assert_eq!(report["devices"], 2);
+    let places: Vec<_> = report["buffers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|buffer| buffer["physical_address"].as_u64())
+        .collect();
+    assert_eq!(places, [Some(0), Some(1 << 30)]);
+    assert!(with(&report, "pass").contains("apart"));
 }
 
 #[test]

@@ -128,6 +128,16 @@ def in_build(command, cwd=TOP, **kwargs):
     return done.stdout + done.stderr
 
 
+def strictly(schema):
+    """The same schema, for which a field that it does not name is an error."""
+    if isinstance(schema, list):
+        return [strictly(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: strictly(value) for key, value in schema.items()}
+    return {**strict, "additionalProperties": False} if "properties" in schema and schema.get("type") == "object" else strict
+
+
 def region(name, size, kind="reusable;", alignment=0x200000):
     """A reserved-memory node."""
     at = f"alignment = <0 {alignment:#x}>;" if alignment else ""

@@ -8,9 +8,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from guest import TOP, in_build
+from guest import TOP, in_build, strictly
 
 pytestmark = pytest.mark.source
 
@@ -55,6 +56,73 @@ def test_the_stand_in_stays_out_of_the_product():
     assert word not in (build_dir() / "user-space/usr/bin/mydrvctl").read_bytes()
     with pytest.raises(AssertionError, match="must not get into a release build"):
         cargo("check", "--locked", "--release", "--package", "mydrv", "--features", "stand-in")
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    """A system in a folder, with a buffer for which a file stands in, booted from a slot; and a function that runs mydrvctl on it."""
+    cargo("build", "--locked", "--package", "mydrvctl", *STAND_IN)
+    root = tmp_path_factory.mktemp("system")
+    for path, text in {
+        "sys/class/misc/mydrv0/dev": "10:120\n",
+        "sys/devices/platform/mydrv-buffer/uevent": "",
+        "sys/bus/platform/drivers/mydrv/uevent": "",
+        "sys/firmware/devicetree/base/mydrv-buffer/compatible": "mydrv,dma-buffer\0",
+        "proc/cmdline": "rauc.slot=A\n",
+        "proc/sys/kernel/random/boot_id": "8d4f4b6e-0000-4000-8000-000000000000\n",
+        "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+        "etc/group": "mydrv:x:7:\n",
+        "data/mydrv/slot-A/last": "outcome=failed\nreason=check 1\n",
+        "data/mydrv/fallback": "from=B\nto=A\n",
+        "run/mydrv/validate.json": '{"verdict": "pass", "checks": []}',
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    device = root / "sys/devices/platform/mydrv-buffer"
+    for link, target in {
+        root / "sys/class/misc/mydrv0/device": device,
+        root / "sys/bus/platform/devices/mydrv-buffer": device,
+        device / "driver": root / "sys/bus/platform/drivers/mydrv",
+        device / "of_node": root / "sys/firmware/devicetree/base/mydrv-buffer",
+    }.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    (root / "dev").mkdir()
+    (root / "dev/mydrv0").write_bytes(bytes(20480))
+    zero = ("cache_mode", "region_base", "region_size_bytes")
+    description = {"abi_version": 1, "size_bytes": 16384, "flags": 1 << 5, "dma_address": 4096, "physical_address": 4096, "label": "", "elsewhere": [0, 0],
+                   "node": {"number": [10, 120], "mode": 0o660, "uid": 0, "gid": 7}, "without": [], "aliases": [], "faults": [], **dict.fromkeys(zero, 0)}
+    (root / "dev/mydrv0.stand-in").write_text(json.dumps(description))
+    program = build_dir() / "cargo/debug/mydrvctl"
+
+    def run(command):
+        return subprocess.run([program, "--root", root, "--json", *command.split()], capture_output=True, text=True, check=False).stdout
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("bench", "bench --rounds 1"),
+        ("dump", "dump --length 64"),
+        ("info", "info"),
+        ("list", "list"),
+        ("status", "status"),
+        ("transfer", "fill --length 64"),
+        ("transfer", "read --length 64 --output /dev/null"),
+        ("transfer", "write --length 64 --input /dev/zero"),
+        ("validate", "validate --wait 0 --full"),
+        ("validate", "validate --wait 0 --expect no-such-label"),
+    ],
+)
+def test_json_is_as_its_schema_says(stand_in, name, command):
+    """Strictly: a field that is printed and not in the schema is an error here."""
+    schema = json.loads((APPS / f"mydrvctl/schema/{name}.json").read_text())
+    printed = json.loads(stand_in(command))
+    jsonschema.validate(printed, strictly(schema))
+    if name == "validate":
+        assert printed["passed"] > 10 and printed["memory"], printed
 
 
 def test_header_compiles_and_matches(tmp_path):

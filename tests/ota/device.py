@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import jsonschema
 from labgrid import Environment
 
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -150,7 +151,10 @@ class Device:
         return output, status, time.monotonic() - began
 
     def status(self):
-        return json.loads(self.run("mydrvctl --json status"))
+        """What the device tells of its slots, as its schema says."""
+        status = json.loads(self.run("mydrvctl --json status"))
+        jsonschema.validate(status, json.loads(self.run("cat /usr/share/mydrvctl/schema/status.json")))
+        return status
 
 
 class Server:

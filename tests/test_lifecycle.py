@@ -26,6 +26,32 @@ def test_revoke(guest, each_kind, node):
     guest.test("revoke", device=node(each_kind), timeout=180)
 
 
+# What runs for long enough, its exit code, and a word of what it says; each touches a mapping most of the time.
+MAPPED = {
+    "validate": ("mydrvctl --device {} validate --repeat 100000", 1, "the device is gone"),
+    "bench": ("mydrvctl --device {} bench --rounds 1000000", 5, "the device is gone"),
+    "dma-loop": ("mydrvctl --device {} dma-loop --rounds 1000000", 5, "the device is gone"),
+}
+
+
+@pytest.mark.lg_feature("qemu")
+@pytest.mark.parametrize("name", MAPPED)
+def test_unbind_ends_a_command_with_a_word(guest, small, node, name):
+    command, expected, word = MAPPED[name]
+    path = node(small)
+    platform = guest.run(f"basename $(realpath /sys/class/misc/$(basename {path})/device)")
+    script = f"""
+        {command.format(path)} >/tmp/said 2>&1 & pid=$!
+        until grep -q '^[0-9a-f-]* rw-s .* {path}$' /proc/$pid/maps; do sleep 0.01; done; sleep 1
+        echo {platform} >/sys/bus/platform/drivers/mydrv/unbind
+        wait $pid; status=$?
+        echo {platform} >/sys/bus/platform/drivers/mydrv/bind
+        tail -n 30 /tmp/said; (exit $status)
+    """
+    output, status = guest.execute(script, timeout=180)
+    assert status == expected and word in "".join(output), (status, output)
+
+
 def test_bind_cycles_under_load(guest, small, node):
     guest.test("bind-cycles", guest.scaled(1000, debug=60), device=node(small), timeout=900)
 

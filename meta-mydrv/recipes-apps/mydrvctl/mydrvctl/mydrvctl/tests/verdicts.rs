@@ -717,3 +717,61 @@ fn every_command_tells_of_a_full_disk() {
     install(&system, &stand_in.fault(Call::Read, 2, Effect::Errno(EIO)), 0);
     assert_eq!(code(&mydrvctl(&system.0, &["read", "--offset", "0", "--length", "4K"])), 0);
 }
+
+/// A system whose buffer holds something, and a fault in the N-th call of a kind.
+fn filled(name: &str, call: Call, number: u64, effect: Effect) -> (System, Vec<u8>) {
+    let (system, stand_in) = good(name);
+    install(&system, &stand_in.fault(call, number, effect), 0);
+    let contents: Vec<u8> = (0..BYTES + 4096).map(|at| (at * 31 % 251) as u8).collect();
+    system.put("dev/mydrv0", &contents).put("dev/mydrv0.written", b"");
+    (system, contents)
+}
+
+/// Whichever call the signal comes in, until there is none left that it could come in.
+#[test]
+fn a_signal_ends_the_check_and_the_contents_survive() {
+    for call in [Call::Map, Call::Read, Call::Write, Call::Sync, Call::Info, Call::OpenWrite] {
+        let mut number = 1;
+        loop {
+            let (system, contents) = filled(&format!("signal-{call:?}-{number}"), call, number, Effect::Signal(15));
+            let path = system.0.join("report.json");
+            let output = mydrvctl(
+                &system.0,
+                &["validate", "--wait", "0", "--full", "--report", path.to_str().unwrap()],
+            );
+            assert_eq!(fs::read(system.0.join("dev/mydrv0")).unwrap(), contents, "{call:?} {number}");
+            let report: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            match code(&output) {
+                0 => break,
+                143 => assert_eq!(report["verdict"], "interrupted", "{call:?} {number}"),
+                code => panic!("{call:?} {number}: {code} {}", stderr(&output)),
+            }
+            number += 1;
+        }
+        assert!(number > 1, "{call:?} never came");
+    }
+}
+
+/// Nor does it end by SIGBUS, whichever call the device goes in.
+#[test]
+fn a_device_that_goes_in_any_call_fails_with_a_report() {
+    for call in [Call::Map, Call::Read, Call::Write, Call::Sync, Call::Info] {
+        let mut number = 1;
+        loop {
+            let (system, _) = filled(&format!("gone-{call:?}-{number}"), call, number, Effect::Unbind);
+            let path = system.0.join("report.json");
+            let output = mydrvctl(
+                &system.0,
+                &["validate", "--wait", "0", "--full", "--report", path.to_str().unwrap()],
+            );
+            let report: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            match code(&output) {
+                0 => break,
+                1 => assert_eq!(report["verdict"], "fail", "{call:?} {number}"),
+                code => panic!("{call:?} {number}: {code} {}", stderr(&output)),
+            }
+            number += 1;
+        }
+        assert!(number > 1, "{call:?} never came");
+    }
+}

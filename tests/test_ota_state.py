@@ -98,8 +98,10 @@ def test_restart_on_trial_only_with_something_to_return_to(tmp_path):
 def in_use(system):
     system.put(
         "run/mydrv/validate.json",
-        '{\n  "verdict": "in-use",\n  "checks": [\n    {\n      "verdict": "in-use",\n'
-        '      "reason": "/dev/mydrv0: in use by process 12 (app)",\n      "remedy": null\n    }\n  ]\n}\n',
+        '{\n  "verdict": "in-use",\n  "checks": [\n    {\n      "verdict": "skip",\n      "reason": "the buffer is read-only"\n    },\n'
+        '    {\n      "verdict": "in-use",\n'
+        '      "found": null,\n      "reason": "/dev/mydrv0: in use by process 12 (app)",\n      "remedy": null\n    },\n    {\n'
+        '      "verdict": "skip",\n      "reason": "check 6 (abi): in use"\n    }\n  ]\n}\n',
     )
 
 

@@ -526,6 +526,22 @@ fn status_of_a_boot_on_trial() {
         (&"trial".into(), &Value::Null, &Value::Null)
     );
     assert_eq!(value["slots"][0]["state"], "empty");
+    system
+        .put(
+            "data/mydrv/slot-B/last",
+            b"outcome=in-use\nversion=1.1.0\nreason=not validated: a buffer is in use\n",
+        )
+        .put(
+            "run/mydrv/validate.json",
+            br#"{"verdict":"in-use","passed":5,"failed":0,"skipped":9,"checks":[{"id":"abi","verdict":"in-use"}]}"#,
+        );
+    let text = String::from_utf8(status(&system, &[]).stdout).unwrap();
+    for line in [
+        "validation  put off, a device is in use: 5 checks passed, 0 failed, 9 skipped",
+        "slot B      trial, booted, version 1.1.0, installed 2026-01-02T03:04:05Z, last boot in-use: not validated: a buffer is in use",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
 }
 
 #[test]

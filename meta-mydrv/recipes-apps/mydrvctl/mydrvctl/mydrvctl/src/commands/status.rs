@@ -3,7 +3,7 @@
 //! `status`: how the A/B slots are, where RAUC updates the system. The story of each slot is what meta-mydrv's `ota-state` wrote to the
 //! data partition, versions and the boot loader's view come from RAUC.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, io, path::Path, process::Command};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -22,7 +22,7 @@ const RECORDS: &str = "data/mydrv";
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Boot {
-    /// "started", "good" or "failed".
+    /// "started", "good", "in-use" or "failed".
     outcome: String,
     version: Option<String>,
     kernel: Option<String>,
@@ -126,7 +126,18 @@ fn version(root: &Path) -> Option<String> {
 
 /// The boot's report, without its checks.
 fn validation(root: &Path) -> Option<Value> {
-    let mut report: Value = serde_json::from_slice(&fs::read(root.join(BOOT_REPORT)).ok()?).ok()?;
+    let path = root.join(BOOT_REPORT);
+    let text = fs::read(&path)
+        .inspect_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                eprintln!(
+                    "mydrvctl: {}: {error}; the report is for root and the group mydrv",
+                    path.display()
+                );
+            }
+        })
+        .ok()?;
+    let mut report: Value = serde_json::from_slice(&text).ok()?;
     let failures: Vec<_> = report["checks"]
         .as_array()?
         .iter()
@@ -291,6 +302,10 @@ fn verdict(report: &Value) -> String {
     );
     if report["verdict"] == "pass" {
         format!("passed: {counts}")
+    } else if report["verdict"] == "in-use" {
+        format!("put off, a device is in use: {counts}")
+    } else if report["verdict"] == "interrupted" {
+        format!("interrupted: {counts}")
     } else {
         let failures: Vec<_> = report["failures"]
             .as_array()

@@ -134,8 +134,9 @@ def test_header_compiles_and_matches(tmp_path):
     fields = {
         name: re.findall(r"^\s+pub (\w+):", body, re.M) for name, body in re.findall(r"^pub struct (\w+) \{(.*?)^\}", abi, re.M | re.S)
     }
-    sizes = {"MydrvInfo": 88, "MydrvSync": 24}
-    offsets = {"MydrvInfo": [0, 4, 8, 16, 24, 32, 40, 48, 52, 56], "MydrvSync": [0, 8, 16, 20]}
+    sizes = {"MydrvInfo": 88, "MydrvSync": 24, "MydrvUsers": 16}
+    offsets = {"MydrvInfo": [0, 4, 8, 16, 24, 32, 40, 48, 52, 56], "MydrvSync": [0, 8, 16, 20], "MydrvUsers": [0, 8, 12]}
+    numbers = {"MydrvInfo": ("_IOR", 0), "MydrvSync": ("_IOW", 1), "MydrvUsers": ("_IOR", 2)}
     text = header.read_text()
     lines = ["#include <stddef.h>", "#include <sys/ioctl.h>", f'#include "{header}"']
     for name, value in constants:
@@ -145,8 +146,7 @@ def test_header_compiles_and_matches(tmp_path):
         lines.append(f'_Static_assert(sizeof({c_name}) == {sizes[name]}, "size of {name}");')
         for member, offset in zip(members, offsets[name], strict=True):
             lines.append(f'_Static_assert(offsetof({c_name}, {member}) == {offset}, "{name}.{member}");')
-        direction = "_IOR" if name == "MydrvInfo" else "_IOW"
-        number = 0 if name == "MydrvInfo" else 1
+        direction, number = numbers[name]
         lines.append(f'_Static_assert(MYDRV_IOC_{name[5:].upper()} == {direction}(0xD8, {number}, {c_name}), "number of {name}");')
     source = tmp_path / "abi.c"
     source.write_text("\n".join(lines) + "\n")

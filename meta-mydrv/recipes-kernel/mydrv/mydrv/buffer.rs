@@ -75,8 +75,6 @@ impl Buffer {
         let mut info = MydrvInfo {
             abi_version: MYDRV_ABI_VERSION,
             cache_mode: config.cache_mode.abi(),
-            open_files: state.users,
-            opened_for_writing: state.opened_for_writing,
             label: config.label,
             ..MydrvInfo::default()
         };
@@ -91,6 +89,19 @@ impl Buffer {
         }
         memory.describe(&mut info, with_addresses);
         Ok(info)
+    }
+
+    /// What the USERS ioctl answers.
+    pub(crate) fn users(&self) -> Result<MydrvUsers> {
+        let state = self.state.lock();
+        if state.memory.is_none() {
+            return Err(ENODEV);
+        }
+        Ok(MydrvUsers {
+            opened_for_writing: state.opened_for_writing,
+            open_files: state.users,
+            ..MydrvUsers::default()
+        })
     }
 
     /// Counts a file that is being opened; `ENODEV` once the device is gone.

@@ -60,6 +60,8 @@ use crate::{
 
 // SAFETY: The structure has neither padding nor interior mutability (asserted in abi.rs).
 unsafe impl AsBytes for MydrvInfo {}
+// SAFETY: As above.
+unsafe impl AsBytes for MydrvUsers {}
 // SAFETY: Integers take any bytes.
 unsafe impl FromBytes for MydrvSync {}
 
@@ -263,6 +265,11 @@ impl MiscDevice for OpenFile {
                 let info = open.buffer.info(privileged)?;
                 let (_, mut writer) = user_slice::<MydrvInfo>(arg).reader_writer();
                 writer.write(&info)?;
+            }
+            MYDRV_IOC_USERS => {
+                let users = open.buffer.users()?;
+                let (_, mut writer) = user_slice::<MydrvUsers>(arg).reader_writer();
+                writer.write(&users)?;
             }
             MYDRV_IOC_SYNC => {
                 let sync = user_slice::<MydrvSync>(arg).reader().read()?;

@@ -7,13 +7,13 @@
 //! to those.
 
 /// The version of this interface; [`MydrvInfo::abi_version`] tells the driver's.
-pub const MYDRV_ABI_VERSION: u32 = 1;
+pub const MYDRV_ABI_VERSION: u32 = 2;
 
 /// The bytes of [`MydrvInfo::label`], its terminating NUL included.
 pub const MYDRV_LABEL_BYTES: usize = 32;
 
 /// `_IOR(0xD8, 0x00, struct MydrvInfo)`: describes the buffer. Never fails but with `ENODEV` (the device is gone) or `EFAULT`.
-pub const MYDRV_IOC_INFO: u32 = 0x8060_d800;
+pub const MYDRV_IOC_INFO: u32 = 0x8058_d800;
 
 /// `_IOW(0xD8, 0x01, struct MydrvSync)`: hands a range of a cached buffer from the processor to the device or back.
 ///
@@ -22,6 +22,10 @@ pub const MYDRV_IOC_INFO: u32 = 0x8060_d800;
 /// may discard their data. `ENODEV`: the device is gone. Coherent and write-combining buffers need no sync: the call does nothing
 /// there but check its argument.
 pub const MYDRV_IOC_SYNC: u32 = 0x4018_d801;
+
+/// `_IOR(0xD8, 0x02, struct MydrvUsers)`, since ABI version 2: counts the files that are open, and those that were. Never fails but with `ENODEV` (the
+/// device is gone) or `EFAULT`.
+pub const MYDRV_IOC_USERS: u32 = 0x8010_d802;
 
 /// [`MydrvInfo::flags`]: the buffer is read-only for every user (`read-only` in the device tree).
 pub const MYDRV_FLAG_READ_ONLY: u32 = 1 << 0;
@@ -71,13 +75,23 @@ pub struct MydrvInfo {
     pub region_size_bytes: u64,
     /// `MYDRV_CACHE_*`.
     pub cache_mode: u32,
-    /// How many files are open now, the caller's own among them. A mapping keeps its file open.
-    pub open_files: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The `label` of the device tree, NUL-terminated; empty where it has none.
+    pub label: [u8; MYDRV_LABEL_BYTES],
+}
+
+/// What [`MYDRV_IOC_USERS`] answers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MydrvUsers {
     /// How many files have been opened for writing since the device was bound: another number later says that somebody who may have
     /// changed the buffer came meanwhile, even if they have left again.
     pub opened_for_writing: u64,
-    /// The `label` of the device tree, NUL-terminated; empty where it has none.
-    pub label: [u8; MYDRV_LABEL_BYTES],
+    /// How many files are open now, the caller's own among them. A mapping keeps its file open.
+    pub open_files: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// What [`MYDRV_IOC_SYNC`] takes.
@@ -102,7 +116,9 @@ const fn ioc(direction: u32, number: u32, size: usize) -> u32 {
 // The header generator cannot evaluate functions, so the numbers stand above as literals and are proved here.
 const _: () = assert!(MYDRV_IOC_INFO == ioc(2, 0x00, size_of::<MydrvInfo>()));
 const _: () = assert!(MYDRV_IOC_SYNC == ioc(1, 0x01, size_of::<MydrvSync>()));
+const _: () = assert!(MYDRV_IOC_USERS == ioc(2, 0x02, size_of::<MydrvUsers>()));
 
 // No padding: the fields fill the structures.
-const _: () = assert!(size_of::<MydrvInfo>() == 2 * 4 + 5 * 8 + 2 * 4 + 8 + MYDRV_LABEL_BYTES);
+const _: () = assert!(size_of::<MydrvInfo>() == 2 * 4 + 5 * 8 + 2 * 4 + MYDRV_LABEL_BYTES);
 const _: () = assert!(size_of::<MydrvSync>() == 2 * 8 + 2 * 4);
+const _: () = assert!(size_of::<MydrvUsers>() == 8 + 2 * 4);

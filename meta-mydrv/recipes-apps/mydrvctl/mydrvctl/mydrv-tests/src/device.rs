@@ -173,6 +173,11 @@ pub fn try_info(fd: &impl AsRawFd) -> Call<MydrvInfo> {
     sys::ioctl(fd, MYDRV_IOC_INFO, &mut info).map(|_| info)
 }
 
+pub fn users(fd: &impl AsRawFd) -> Outcome<MydrvUsers> {
+    let mut users = MydrvUsers::default();
+    allowed("USERS", sys::ioctl(fd, MYDRV_IOC_USERS, &mut users)).map(|_| users)
+}
+
 pub fn try_sync(fd: &impl AsRawFd, direction: u32, offset: u64, length: u64) -> Call {
     sys::ioctl(
         fd,

@@ -250,11 +250,11 @@ fn placement(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// INFO counts the files that are open, and those that ever were for writing; a mapping keeps its file open.
+/// USERS counts the files that are open, and those that ever were for writing; a mapping keeps its file open.
 fn open_files(device: &Device, reader: &OwnedFd) -> Outcome {
-    let before = info(reader)?;
+    let before = users(reader)?;
     let second = device.open(O_RDONLY)?;
-    let both = info(reader)?;
+    let both = users(reader)?;
     equal("open files, one more", both.open_files, before.open_files + 1)?;
     equal(
         "files opened for writing, none of them",
@@ -265,15 +265,15 @@ fn open_files(device: &Device, reader: &OwnedFd) -> Outcome {
     drop(second);
     equal(
         "open files, one of them by its mapping",
-        info(reader)?.open_files,
+        users(reader)?.open_files,
         both.open_files,
     )?;
     drop(mapping);
-    let after = info(reader)?;
+    let after = users(reader)?;
     equal("open files, one less", after.open_files, before.open_files)?;
-    if after.flags & MYDRV_FLAG_READ_ONLY == 0 {
+    if !device.is_read_only() {
         drop(device.open(O_RDWR)?);
-        let after = info(reader)?;
+        let after = users(reader)?;
         equal(
             "files opened for writing, one more",
             after.opened_for_writing,

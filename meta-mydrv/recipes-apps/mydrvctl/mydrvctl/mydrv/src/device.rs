@@ -11,7 +11,8 @@ use std::{
 };
 
 use mydrv_abi::{
-    MYDRV_ABI_VERSION, MYDRV_IOC_INFO, MYDRV_IOC_SYNC, MYDRV_SYNC_FROM_DEVICE, MYDRV_SYNC_TO_DEVICE, MydrvInfo, MydrvSync,
+    MYDRV_ABI_VERSION, MYDRV_IOC_INFO, MYDRV_IOC_SYNC, MYDRV_IOC_USERS, MYDRV_SYNC_FROM_DEVICE, MYDRV_SYNC_TO_DEVICE, MydrvInfo,
+    MydrvSync, MydrvUsers,
 };
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
@@ -22,7 +23,7 @@ use rustix::{
 use crate::{
     discover::Selector,
     error::{Error, Result},
-    info::Info,
+    info::{Info, Users},
     mapping::{Mapping, MappingMut},
 };
 
@@ -224,6 +225,19 @@ impl Device {
         }
     }
 
+    /// Asks the driver who uses the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`].
+    pub fn users(&self) -> Result<Users> {
+        let raw = self.raw_users().map_err(|errno| self.error("ioctl MYDRV_IOC_USERS", errno))?;
+        Ok(Users {
+            open_files: raw.open_files,
+            opened_for_writing: raw.opened_for_writing,
+        })
+    }
+
     fn raw_info(&self) -> std::result::Result<MydrvInfo, Errno> {
         #[cfg(feature = "stand-in")]
         if let Some(driver) = &self.stand_in {
@@ -231,6 +245,15 @@ impl Device {
         }
         // SAFETY: MYDRV_IOC_INFO writes one MydrvInfo, integers for which any bytes are valid; both come from the shared ABI.
         unsafe { ioctl::ioctl(&self.fd, ioctl::Getter::<MYDRV_IOC_INFO, MydrvInfo>::new()) }
+    }
+
+    fn raw_users(&self) -> std::result::Result<MydrvUsers, Errno> {
+        #[cfg(feature = "stand-in")]
+        if let Some(driver) = &self.stand_in {
+            return driver.users();
+        }
+        // SAFETY: MYDRV_IOC_USERS writes one MydrvUsers, integers for which any bytes are valid; both come from the shared ABI.
+        unsafe { ioctl::ioctl(&self.fd, ioctl::Getter::<MYDRV_IOC_USERS, MydrvUsers>::new()) }
     }
 
     fn raw_sync(&self, request: MydrvSync) -> std::result::Result<(), Errno> {

@@ -21,14 +21,20 @@ pub struct Info {
     pub flags: Flags,
     /// Where the buffer is; `None` unless the caller has `CAP_SYS_RAWIO`.
     pub addresses: Option<Addresses>,
-    /// How many files are open now, the asking one among them. A mapping keeps its file open.
-    pub open_files: u32,
-    /// How many files have been opened for writing since the device was bound.
-    pub opened_for_writing: u64,
     /// The reserved region's length in bytes; `None` where the buffer comes from the default pool.
     pub region_size_bytes: Option<u64>,
     /// The `label` of the device tree; empty where it has none.
     pub label: String,
+}
+
+/// Who uses a buffer, as the driver counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Users {
+    /// How many files are open now, the asking one among them. A mapping keeps its file open.
+    pub open_files: u32,
+    /// How many files have been opened for writing since the device was bound.
+    pub opened_for_writing: u64,
 }
 
 /// Where a buffer is.
@@ -144,8 +150,6 @@ impl From<&MydrvInfo> for Info {
                 physical: raw.physical_address,
                 region_base: flags.reserved().then_some(raw.region_base),
             }),
-            open_files: raw.open_files,
-            opened_for_writing: raw.opened_for_writing,
             region_size_bytes: flags.reserved().then_some(raw.region_size_bytes),
             label: String::from_utf8_lossy(label).into_owned(),
         }

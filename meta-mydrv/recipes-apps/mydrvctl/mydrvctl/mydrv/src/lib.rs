@@ -34,7 +34,7 @@ pub mod stand_in;
 pub use device::{Device, Direction, Lock, OpenOptions};
 pub use discover::{Candidate, Selector, discover, discover_in};
 pub use error::{Error, Result};
-pub use info::{Addresses, CacheMode, Flags, Info};
+pub use info::{Addresses, CacheMode, Flags, Info, Users};
 pub use mapping::{Mapping, MappingMut, Word};
 pub use node::NodeStatus;
 

@@ -35,7 +35,7 @@ use std::{
 use mydrv_abi::{
     MYDRV_ABI_VERSION, MYDRV_CACHE_COHERENT, MYDRV_FLAG_ADDRESSES, MYDRV_FLAG_DMA_COHERENT, MYDRV_FLAG_PRISTINE,
     MYDRV_FLAG_READ_ONLY, MYDRV_FLAG_RESERVED, MYDRV_FLAG_SCRUB, MYDRV_LABEL_BYTES, MYDRV_SYNC_FROM_DEVICE, MYDRV_SYNC_TO_DEVICE,
-    MydrvInfo, MydrvSync,
+    MydrvInfo, MydrvSync, MydrvUsers,
 };
 use rustix::{
     io::Errno,
@@ -161,7 +161,7 @@ pub enum Call {
     OpenRead,
     /// Opening for writing.
     OpenWrite,
-    /// `MYDRV_IOC_INFO`.
+    /// `MYDRV_IOC_INFO` and `MYDRV_IOC_USERS`.
     Info,
     /// `MYDRV_IOC_SYNC`.
     Sync,
@@ -414,8 +414,6 @@ impl Driver {
         } else {
             MYDRV_FLAG_PRISTINE
         };
-        let open = process(|process| process.open.get(&self.node).copied().unwrap_or_default());
-        let calls = fs::read_to_string(beside(&self.node, "calls")).unwrap_or_default();
         let mut label = [0; MYDRV_LABEL_BYTES];
         label[..stand_in.label.len()].copy_from_slice(stand_in.label.as_bytes());
         let with = |flag, value| if stand_in.flags & flag == flag { value } else { 0 };
@@ -428,9 +426,20 @@ impl Driver {
             region_base: with(MYDRV_FLAG_ADDRESSES | MYDRV_FLAG_RESERVED, stand_in.region_base),
             region_size_bytes: with(MYDRV_FLAG_RESERVED, stand_in.region_size_bytes),
             cache_mode: stand_in.cache_mode,
-            open_files: open as u32 + stand_in.elsewhere.0,
-            opened_for_writing: calls.lines().filter(|line| *line == "open").count() as u64 + stand_in.elsewhere.1,
             label,
+            ..MydrvInfo::default()
+        })
+    }
+
+    pub(crate) fn users(&self) -> Result<MydrvUsers, Errno> {
+        let stand_in = self.stand_in();
+        enter(&self.node, &stand_in, Call::Info, "users")?;
+        let open = process(|process| process.open.get(&self.node).copied().unwrap_or_default());
+        let calls = fs::read_to_string(beside(&self.node, "calls")).unwrap_or_default();
+        Ok(MydrvUsers {
+            opened_for_writing: calls.lines().filter(|line| *line == "open").count() as u64 + stand_in.elsewhere.1,
+            open_files: open as u32 + stand_in.elsewhere.0,
+            ..MydrvUsers::default()
         })
     }
 

@@ -66,10 +66,6 @@ struct Buffer {
     region_base: Option<u64>,
     /// The region's bytes; null without a region.
     region_size_bytes: Option<u64>,
-    /// How many files are open, this program's own among them.
-    open_files: u32,
-    /// How many files have been opened for writing since the device was bound.
-    opened_for_writing: u64,
     /// The label of the device tree; empty where it has none.
     label: String,
 }
@@ -85,8 +81,6 @@ impl From<&Info> for Buffer {
             physical_address: info.addresses.map(|addresses| addresses.physical),
             region_base: info.addresses.and_then(|addresses| addresses.region_base),
             region_size_bytes: info.region_size_bytes,
-            open_files: info.open_files,
-            opened_for_writing: info.opened_for_writing,
             label: info.label.clone(),
         }
     }

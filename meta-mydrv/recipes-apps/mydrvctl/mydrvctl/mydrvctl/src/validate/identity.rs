@@ -26,10 +26,10 @@ pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
         let opened = OpenOptions::new()
             .lock(Lock::Exclusive)
             .open(path.as_path())
-            .and_then(|device| Ok((device.info()?, device)));
+            .and_then(|device| Ok((device.users()?, device.info()?.abi_version, device)));
         match opened {
             Err(Error::Busy { .. }) => {}
-            Ok((info, _)) if info.open_files > 1 => {}
+            Ok((users, ..)) if users.open_files > 1 => {}
             opened => return Some(opened),
         }
         // Looking through all processes takes its time.
@@ -49,7 +49,7 @@ pub fn open(context: &Context, candidate: &Candidate) -> Outcome<Device> {
     });
     match opened {
         Some(opened) => opened
-            .map(|(info, device)| (format!("ABI {}", info.abi_version), device))
+            .map(|(_, abi, device)| (format!("ABI {abi}"), device))
             .map_err(Problem::from),
         None => in_use(format!("{}: in use by {told}", path.display())),
     }

@@ -44,13 +44,13 @@ pub fn named(root: &Path, path: &Path) -> String {
 /// What to ask when a check of the memory fails: whether somebody else may have changed it meanwhile, and who. By what the driver counts; a program
 /// needs no lock to be counted, and may have left again. `reader` is this process's only file until then, and it will open one for writing.
 pub fn doubt(root: &Path, reader: &Rc<Device>) -> Option<Doubt> {
-    let before = reader.info().ok()?;
+    let before = reader.users().ok()?;
     let path = reader.path().to_owned();
     // Not kept open by this: the last close is what a later check waits for.
     let reader = Rc::downgrade(reader);
     let root = root.to_owned();
     Some(Box::new(move |own| {
-        let now = reader.upgrade()?.info().ok()?;
+        let now = reader.upgrade()?.users().ok()?;
         let written = u64::from(own.saturating_sub(1));
         if now.open_files > own {
             return Some(format!("in use by {} as well", named(&root, &path)));

@@ -89,7 +89,10 @@ static int hello(int fd, const char *path)
 
 	copy_out(buffer, before, sizeof(before));
 	copy_in(buffer, greeting, sizeof(greeting));
-	/* Now a device may read it; and what a device has written may be read here. */
+	/*
+	 * TO_DEVICE: now a device may read it, or write there; either way no cache line may be left that memory does not have. FROM_DEVICE: what a
+	 * device has written may be read, or parts of it written over.
+	 */
 	if (sync_greeting(fd, MYDRV_SYNC_TO_DEVICE) < 0 || sync_greeting(fd, MYDRV_SYNC_FROM_DEVICE) < 0) {
 		status = fail(path, "MYDRV_IOC_SYNC");
 		goto unmap;
@@ -102,6 +105,7 @@ static int hello(int fd, const char *path)
 	}
 	printf("%s\n", after);
 	copy_in(buffer, before, sizeof(before));
+	/* Else what was put back may stay in the cache, and come out of it when a device has written there. */
 	status = sync_greeting(fd, MYDRV_SYNC_TO_DEVICE) < 0 ? fail(path, "MYDRV_IOC_SYNC") : EXIT_SUCCESS;
 
 unmap:

@@ -15,7 +15,19 @@ pub const MYDRV_LABEL_BYTES: usize = 32;
 /// `_IOR(0xD8, 0x00, struct MydrvInfo)`: describes the buffer. Never fails but with `ENODEV` (the device is gone) or `EFAULT`.
 pub const MYDRV_IOC_INFO: u32 = 0x8058_d800;
 
-/// `_IOW(0xD8, 0x01, struct MydrvSync)`: hands a range of a cached buffer from the processor to the device or back.
+/// `_IOW(0xD8, 0x01, struct MydrvSync)`: hands a range of a cached buffer from the processor to the device or back. There are four
+/// moments to hand over:
+///
+/// 1. the processor wrote, the device will read: [`MYDRV_SYNC_TO_DEVICE`], or the device reads what memory held before;
+/// 2. the processor wrote, the device will *write*: [`MYDRV_SYNC_TO_DEVICE`] too, or a cache line that the processor left dirty is
+///    written back over the device's data some time later;
+/// 3. the device wrote, the processor will read: [`MYDRV_SYNC_FROM_DEVICE`], or the processor reads what its cache held before, or fetched
+///    ahead of its own accord meanwhile;
+/// 4. the device wrote, the processor will write a part of a cache line: [`MYDRV_SYNC_FROM_DEVICE`] too, or the rest of the line is
+///    written back as the cache held it.
+///
+/// After the device only read nothing is needed. Whole cache lines change hands: what device and processor use at the same time must not
+/// share one.
 ///
 /// `EINVAL`: an unknown direction, an empty range, or reserved bits set. `ERANGE`: the range leaves the buffer, or its end overflows.
 /// `EBADF`: [`MYDRV_SYNC_FROM_DEVICE`] through a file not open for writing, on a buffer that others may write: discarding cache lines
@@ -49,9 +61,10 @@ pub const MYDRV_CACHE_WRITE_COMBINE: u32 = 1;
 /// [`MydrvInfo::cache_mode`]: the processor's caches are used; [`MYDRV_IOC_SYNC`] keeps both sides in step (`"cached"`).
 pub const MYDRV_CACHE_CACHED: u32 = 2;
 
-/// [`MydrvSync::direction`]: what the processor wrote becomes visible to the device. Call it before the device reads.
+/// [`MydrvSync::direction`]: what the processor wrote goes to memory. Call it before the device reads *or writes* the range.
 pub const MYDRV_SYNC_TO_DEVICE: u32 = 1;
-/// [`MydrvSync::direction`]: what the device wrote becomes visible to the processor. Call it after the device wrote.
+/// [`MydrvSync::direction`]: what the caches hold is dropped, so that the processor sees what the device wrote. Call it after the device
+/// wrote, before the processor reads or writes the range.
 pub const MYDRV_SYNC_FROM_DEVICE: u32 = 2;
 
 /// What [`MYDRV_IOC_INFO`] answers.

@@ -5,7 +5,7 @@
 use crate::{
     PAGE_BYTES, PAGE_LINES,
     line::{LINE_BYTES, LINE_WORDS, Line, Sums},
-    memory::Memory,
+    memory::{Lines, Memory},
     run::Host,
 };
 
@@ -95,6 +95,20 @@ fn pattern(background: u8, odd_line: bool) -> Line {
     }
 }
 
+/// Every fourth line of a page, in the order of the element; from each on, [`quad`] has the next four.
+#[inline(always)]
+fn quads<const DOWN: bool>() -> impl Iterator<Item = usize> {
+    (0..PAGE_LINES)
+        .step_by(4)
+        .map(|step| if DOWN { PAGE_LINES - 4 - step } else { step })
+}
+
+/// Four lines in the order of the element. Constants, so that each costs an addition to one pointer.
+#[inline(always)]
+fn quad<const DOWN: bool>() -> [usize; 4] {
+    if DOWN { [3, 2, 1, 0] } else { [0, 1, 2, 3] }
+}
+
 /// How many pages go between two questions whether to stop, and between two barriers.
 const CHUNK_PAGES: usize = 64;
 
@@ -144,10 +158,14 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
                 return Err(Stopped);
             }
             for &page in chunk {
+                let page = self.memory.page(page);
                 let mut sums = Sums::new();
-                for line in page * PAGE_LINES..(page + 1) * PAGE_LINES {
-                    sums.add(self.memory.read(line));
-                    self.memory.flush(line);
+                for first in quads::<false>() {
+                    let four = page.from(first);
+                    for line in quad::<false>() {
+                        sums.add(four.read(line));
+                        four.flush(line);
+                    }
                 }
                 self.signatures.push(sums.finish());
             }
@@ -164,7 +182,8 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
                 return Err(Stopped);
             }
             for &page in chunk {
-                (page * PAGE_LINES..(page + 1) * PAGE_LINES).for_each(|line| self.memory.flush(line));
+                let page = self.memory.page(page);
+                (0..PAGE_LINES).for_each(|line| page.flush(line));
             }
             self.settle(chunk);
         }
@@ -210,30 +229,32 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
         Ok(())
     }
 
-    /// One page, whose contents are zeros but for the background.
+    /// One page, whose contents are zeros but for the background. Four lines are compared at once, after each was read, written and flushed.
     #[inline(always)]
-    fn known<const DOWN: bool, const OLD: u8, const NEW: u8>(&mut self, page: usize, blamed: Algorithm) {
-        let memory = self.memory;
-        for pair in 0..PAGE_LINES / 2 {
-            let even = page * PAGE_LINES + 2 * if DOWN { PAGE_LINES / 2 - 1 - pair } else { pair };
-            let step = |odd: bool| {
-                let line = even + usize::from(odd);
+    fn known<const DOWN: bool, const OLD: u8, const NEW: u8>(&mut self, number: usize, blamed: Algorithm) {
+        let page = self.memory.page(number);
+        for first in quads::<DOWN>() {
+            let four = page.from(first);
+            let differences = quad::<DOWN>().map(|line| {
                 let difference = if OLD == NONE {
                     Line::splat(0)
                 } else {
-                    memory.read(line).xor(pattern(OLD, odd))
+                    four.read(line).xor(pattern(OLD, line % 2 == 1))
                 };
                 if NEW != NONE {
-                    memory.write(line, pattern(NEW, odd));
-                    memory.flush(line);
+                    four.write(line, pattern(NEW, line % 2 == 1));
+                    four.flush(line);
                 }
                 difference
-            };
-            let first = step(DOWN);
-            let second = step(!DOWN);
-            if OLD != NONE && first.any(second) {
-                for (odd, difference) in [(DOWN, first), (!DOWN, second)] {
-                    self.compare(even + usize::from(odd), pattern(OLD, odd), difference, blamed);
+            });
+            if OLD != NONE && Line::any(differences) {
+                for (line, difference) in quad::<DOWN>().into_iter().zip(differences) {
+                    self.compare(
+                        number * PAGE_LINES + first + line,
+                        pattern(OLD, line % 2 == 1),
+                        difference,
+                        blamed,
+                    );
                 }
             }
         }
@@ -241,18 +262,17 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
 
     /// One page, whose contents are anything, with the background added. Returns the signature in the order of the run.
     #[inline(always)]
-    fn kept<const DOWN: bool, const OLD: u8, const NEW: u8>(&self, page: usize) -> Signature {
-        let memory = self.memory;
+    fn kept<const DOWN: bool, const OLD: u8, const NEW: u8>(&self, number: usize) -> Signature {
+        let page = self.memory.page(number);
         let mut sums = Sums::new();
-        for pair in 0..PAGE_LINES / 2 {
-            let even = page * PAGE_LINES + 2 * if DOWN { PAGE_LINES / 2 - 1 - pair } else { pair };
-            for odd in [DOWN, !DOWN] {
-                let line = even + usize::from(odd);
-                let contents = memory.read(line).xor(pattern(OLD, odd));
+        for first in quads::<DOWN>() {
+            let four = page.from(first);
+            for line in quad::<DOWN>() {
+                let contents = four.read(line).xor(pattern(OLD, line % 2 == 1));
                 sums.add(contents);
                 if NEW != NONE {
-                    memory.write(line, contents.xor(pattern(NEW, odd)));
-                    memory.flush(line);
+                    four.write(line, contents.xor(pattern(NEW, line % 2 == 1)));
+                    four.flush(line);
                 }
             }
         }
@@ -263,25 +283,26 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
     fn put_back(&self, down: bool, done: usize, old: u8, new: u8) {
         let count = self.pages.len();
         for step in 0..count {
-            let page = self.pages[if down { count - 1 - step } else { step }];
+            let number = self.pages[if down { count - 1 - step } else { step }];
+            let page = self.memory.page(number);
             let added = if step < done && new != NONE { new } else { old };
-            for line in page * PAGE_LINES..(page + 1) * PAGE_LINES {
+            for line in 0..PAGE_LINES {
                 let contents = if self.keep {
-                    self.memory.read(line).xor(pattern(added, line % 2 == 1))
+                    page.read(line).xor(pattern(added, line % 2 == 1))
                 } else {
                     Line::splat(0)
                 };
-                self.memory.write(line, contents);
-                self.memory.flush(line);
+                page.write(line, contents);
+                page.flush(line);
             }
-            self.settle(&[page]);
+            self.settle(&[number]);
         }
     }
 
     /// Waits until these pages are in memory.
     fn settle(&self, pages: &[usize]) {
         for run in pages.chunk_by(|a, b| a + 1 == *b) {
-            self.memory.settle(run[0] * PAGE_LINES..(run[0] + run.len()) * PAGE_LINES);
+            self.memory.settle(run[0]..run[0] + run.len());
         }
     }
 
@@ -315,4 +336,4 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
     }
 }
 
-const _: () = assert!(LINE_WORDS.is_multiple_of(2) && PAGE_LINES.is_multiple_of(2));
+const _: () = assert!(LINE_WORDS.is_multiple_of(2) && PAGE_LINES.is_multiple_of(4));

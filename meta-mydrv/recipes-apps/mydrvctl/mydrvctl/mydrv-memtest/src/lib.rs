@@ -39,7 +39,7 @@ mod run;
 pub use algorithm::{Algorithm, Contents, Fault, Site};
 pub use flush::Instruction;
 pub use line::{LINE_BYTES, LINE_WORDS, Line};
-pub use memory::{Mapped, Memory};
+pub use memory::{Lines, Mapped, MappedLines, Memory};
 pub use plan::smallest_sample;
 pub use run::{Host, Options, Report, Zeros, run, zeros};
 

@@ -59,13 +59,13 @@ impl Line {
         Self(std::array::from_fn(|i| unsafe { veorq_u64(self.0[i], other.0[i]) }))
     }
 
-    /// Whether any bit is set in either line.
+    /// Whether any bit is set in any of the lines.
     #[inline(always)]
-    pub(crate) fn any(self, other: Self) -> bool {
+    pub(crate) fn any(lines: [Self; 4]) -> bool {
         // SAFETY: see above.
         unsafe {
-            let [a, b] = [self.0, other.0].map(|line| vorrq_u64(vorrq_u64(line[0], line[1]), vorrq_u64(line[2], line[3])));
-            vmaxvq_u32(vreinterpretq_u32_u64(vorrq_u64(a, b))) != 0
+            let or = |[a, b, c, d]: [uint64x2_t; 4]| vorrq_u64(vorrq_u64(a, b), vorrq_u64(c, d));
+            vmaxvq_u32(vreinterpretq_u32_u64(or(lines.map(|line| or(line.0))))) != 0
         }
     }
 }
@@ -95,10 +95,10 @@ impl Line {
         Self(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
     }
 
-    /// Whether any bit is set in either line.
+    /// Whether any bit is set in any of the lines.
     #[inline(always)]
-    pub(crate) fn any(self, other: Self) -> bool {
-        self.0.iter().chain(&other.0).fold(0, |all, word| all | word) != 0
+    pub(crate) fn any(lines: [Self; 4]) -> bool {
+        lines.iter().flat_map(|line| line.0).fold(0, |all, word| all | word) != 0
     }
 }
 
@@ -188,12 +188,16 @@ mod tests {
     #[test]
     fn any_sees_each_bit_of_each_line() {
         let zero = Line::splat(0);
-        assert!(!zero.any(zero));
+        assert!(!Line::any([zero; 4]));
         for bit in 0..512 {
             let mut words = [0; LINE_WORDS];
             words[bit / 64] = 1 << (bit % 64);
             let line = Line::from_words(words);
-            assert!(line.any(zero) && zero.any(line), "{bit}");
+            for place in 0..4 {
+                let mut lines = [zero; 4];
+                lines[place] = line;
+                assert!(Line::any(lines), "{bit} {place}");
+            }
         }
     }
 

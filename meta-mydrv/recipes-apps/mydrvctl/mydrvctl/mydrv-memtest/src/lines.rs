@@ -6,7 +6,7 @@ use crate::{
     PAGE_LINES,
     algorithm::{Algorithm, Fault, Site, Stopped},
     line::{LINE_BYTES, LINE_WORDS, Line},
-    memory::Memory,
+    memory::{Lines, Memory},
     plan::BLOCK_PAGES,
     run::Host,
 };
@@ -50,46 +50,44 @@ pub(crate) fn data_lines<M: Memory, H: Host>(memory: &M, host: &H, pages: &[usiz
         if host.stop() {
             return Err(Stopped);
         }
-        for line in [run[0] * PAGE_LINES, (run[run.len() - 1] + 1) * PAGE_LINES - 2] {
-            let pair = [line, line + 1];
-            let saved = pair.map(|line| memory.read(line));
+        for (number, lines) in [(run[0], [0, 1]), (run[run.len() - 1], [PAGE_LINES - 2, PAGE_LINES - 1])] {
+            let page = memory.page(number);
+            let put = |values: [Line; 2]| {
+                for (line, value) in lines.into_iter().zip(values) {
+                    page.write(line, value);
+                    page.flush(line);
+                }
+                memory.settle(number..number + 1);
+            };
+            let saved = lines.map(|line| page.read(line));
             for bit in 0..LINE_BYTES * 8 {
                 let mut words = [0; LINE_WORDS];
                 words[bit / 64] = 1 << (bit % 64);
                 let one = Line::from_words(words);
                 let zero = Line::from_words(words.map(|word| !word));
                 for written in [[one, zero], [zero, one]] {
-                    put(memory, pair, written);
-                    for (line, wanted) in pair.into_iter().zip(written) {
-                        let difference = memory.read(line).xor(wanted);
-                        if difference.any(difference) {
+                    put(written);
+                    let differences = [0, 1].map(|i| page.read(lines[i]).xor(written[i]));
+                    if Line::any([differences[0], differences[1], differences[0], differences[1]]) {
+                        for ((line, wanted), difference) in lines.into_iter().zip(written).zip(differences) {
                             let words = wanted.words().into_iter().zip(difference.words()).enumerate();
                             for (index, (wanted, difference)) in words {
-                                found.compare(line * LINE_WORDS + index, wanted, wanted ^ difference);
+                                found.compare((number * PAGE_LINES + line) * LINE_WORDS + index, wanted, wanted ^ difference);
                             }
                         }
                     }
                 }
             }
-            put(memory, pair, saved);
+            put(saved);
         }
     }
     Ok(found.fault(Algorithm::DataLines))
 }
 
-/// Writes two lines and sees to it that they are in memory.
-fn put<M: Memory>(memory: &M, lines: [usize; 2], values: [Line; 2]) {
-    for (line, value) in lines.into_iter().zip(values) {
-        memory.write(line, value);
-        memory.flush(line);
-    }
-    memory.settle(lines[0]..lines[1] + 1);
-}
-
 /// One place at each power of two from a base: the base and no other must change when it is written, and each place must change alone. From the
 /// first word by walking ones, from the last that walking zeros can reach by those; each with either polarity of the data.
 pub(crate) fn address_lines<M: Memory>(memory: &M) -> Option<Fault> {
-    let words = memory.lines() * LINE_WORDS;
+    let words = memory.pages() * PAGE_LINES * LINE_WORDS;
     let mut found = Found::default();
     // So many address lines have both values among the words; a word more than a power of two has one place more.
     let bits = usize::BITS - words.leading_zeros() - 1;
@@ -126,7 +124,8 @@ pub(crate) fn address_lines<M: Memory>(memory: &M) -> Option<Fault> {
 
 fn write<M: Memory>(memory: &M, word: usize, value: u64) {
     let line = word / LINE_WORDS;
+    let page = line / PAGE_LINES;
     memory.write_word(word, value);
-    memory.flush(line);
-    memory.settle(line..line + 1);
+    memory.page(page).flush(line % PAGE_LINES);
+    memory.settle(page..page + 1);
 }

@@ -5,20 +5,23 @@
 use std::{cell::Cell, marker::PhantomData, ops::Range, ptr};
 
 use crate::{
+    PAGE_BYTES, PAGE_LINES,
     flush::Instruction,
-    line::{LINE_BYTES, LINE_WORDS, Line},
+    line::{LINE_BYTES, Line},
 };
 
 /// Memory under test. Each access happens as it is written, in this order: none is merged, split by whole words, repeated or left out.
 pub trait Memory {
-    /// How many lines of 64 bytes there are; a multiple of [`PAGE_LINES`](crate::PAGE_LINES).
-    fn lines(&self) -> usize;
+    /// The lines of one page, for the inner loops: see [`page`](Self::page).
+    type Lines<'m>: Lines
+    where
+        Self: 'm;
 
-    /// Reads a line.
-    fn read(&self, line: usize) -> Line;
+    /// How many pages of 4096 bytes there are.
+    fn pages(&self) -> usize;
 
-    /// Writes a line.
-    fn write(&self, line: usize, value: Line);
+    /// A page, counted from the start.
+    fn page(&self, page: usize) -> Self::Lines<'_>;
 
     /// Reads a 64-bit word; `word` counts those from the start.
     fn read_word(&self, word: usize) -> u64;
@@ -26,18 +29,30 @@ pub trait Memory {
     /// Writes a 64-bit word.
     fn write_word(&self, word: usize, value: u64);
 
-    /// Begins to write a line back to memory and to drop it from every cache, so that the next read comes from memory.
-    fn flush(&self, line: usize);
+    /// Ends flushing: returns when what was written to these pages, each line of which was given to [`Lines::flush`], is in memory.
+    fn settle(&self, pages: Range<usize>);
+}
 
-    /// Ends it: returns when what was written to these lines, each of which was given to [`flush`](Self::flush), is in memory.
-    fn settle(&self, lines: Range<usize>);
+/// The lines of one page of memory under test, or those from one of them on.
+pub trait Lines: Copy {
+    /// Those from the line `first` on, of the 64 of a page, which is then line 0.
+    fn from(self, first: usize) -> Self;
+
+    /// Reads a line.
+    fn read(self, line: usize) -> Line;
+
+    /// Writes a line.
+    fn write(self, line: usize, value: Line);
+
+    /// Begins to write a line back to memory and to drop it from every cache, so that the next read comes from memory.
+    fn flush(self, line: usize);
 }
 
 /// Memory that is mapped into this process.
 #[derive(Debug)]
 pub struct Mapped<'a> {
     start: *mut u8,
-    lines: usize,
+    pages: usize,
     flush: Option<Instruction>,
     flushed: Cell<u64>,
     life: PhantomData<&'a ()>,
@@ -55,7 +70,7 @@ impl Mapped<'_> {
         debug_assert!(start.addr().is_multiple_of(LINE_BYTES));
         Self {
             start,
-            lines: len / crate::PAGE_BYTES * crate::PAGE_LINES,
+            pages: len / PAGE_BYTES,
             flush,
             flushed: Cell::new(0),
             life: PhantomData,
@@ -67,35 +82,76 @@ impl Mapped<'_> {
         self.flushed.get()
     }
 
-    #[inline(always)]
-    fn line(&self, line: usize) -> *mut u8 {
-        debug_assert!(line < self.lines);
-        self.start.wrapping_add(line * LINE_BYTES)
-    }
-
     fn word(&self, word: usize) -> *mut u64 {
-        assert!(word < self.lines * LINE_WORDS);
+        assert!(word < self.pages * PAGE_BYTES / 8);
         self.start.wrapping_add(word * 8).cast()
     }
 }
 
-impl Memory for Mapped<'_> {
-    fn lines(&self) -> usize {
-        self.lines
+/// Lines of a page of [`Mapped`] memory.
+#[derive(Clone, Copy, Debug)]
+pub struct MappedLines<'a> {
+    start: *mut u8,
+    flush: Option<Instruction>,
+    life: PhantomData<&'a ()>,
+}
+
+impl MappedLines<'_> {
+    #[inline(always)]
+    fn line(self, line: usize) -> *mut u8 {
+        debug_assert!(line < PAGE_LINES);
+        self.start.wrapping_add(line * LINE_BYTES)
+    }
+}
+
+impl Lines for MappedLines<'_> {
+    #[inline(always)]
+    fn from(self, first: usize) -> Self {
+        Self {
+            start: self.line(first),
+            ..self
+        }
     }
 
     #[inline(always)]
-    fn read(&self, line: usize) -> Line {
-        let from = self.line(line);
-        // SAFETY: the line lies within the mapping, by `new`'s contract and the algorithms' ranges.
-        unsafe { load(from) }
+    fn read(self, line: usize) -> Line {
+        // SAFETY: the line lies within the mapping, by the contract of `Mapped::new`, the range that `page` proved, and the algorithms' lines.
+        unsafe { load(self.line(line)) }
     }
 
     #[inline(always)]
-    fn write(&self, line: usize, value: Line) {
-        let to = self.line(line);
+    fn write(self, line: usize, value: Line) {
         // SAFETY: as above.
-        unsafe { store(to, value) };
+        unsafe { store(self.line(line), value) };
+    }
+
+    #[inline(always)]
+    fn flush(self, line: usize) {
+        if let Some(flush) = self.flush {
+            // SAFETY: as above; flushing changes nothing that the process sees.
+            unsafe { flush.line(self.line(line)) };
+        }
+    }
+}
+
+impl Memory for Mapped<'_> {
+    type Lines<'m>
+        = MappedLines<'m>
+    where
+        Self: 'm;
+
+    fn pages(&self) -> usize {
+        self.pages
+    }
+
+    #[inline(always)]
+    fn page(&self, page: usize) -> MappedLines<'_> {
+        assert!(page < self.pages);
+        MappedLines {
+            start: self.start.wrapping_add(page * PAGE_BYTES),
+            flush: self.flush,
+            life: PhantomData,
+        }
     }
 
     fn read_word(&self, word: usize) -> u64 {
@@ -108,19 +164,12 @@ impl Memory for Mapped<'_> {
         unsafe { ptr::write_volatile(self.word(word), value) }
     }
 
-    #[inline(always)]
-    fn flush(&self, line: usize) {
+    fn settle(&self, pages: Range<usize>) {
         if let Some(flush) = self.flush {
-            // SAFETY: the line lies within the mapping; flushing changes nothing that the process sees.
-            unsafe { flush.line(self.line(line)) };
-        }
-    }
-
-    fn settle(&self, lines: Range<usize>) {
-        if let Some(flush) = self.flush {
-            // SAFETY: as for `flush`.
-            unsafe { flush.rest(self.line(lines.start), lines.len() * LINE_BYTES) };
-            self.flushed.set(self.flushed.get() + lines.len() as u64);
+            assert!(pages.end <= self.pages);
+            // SAFETY: as for `Lines::flush`.
+            unsafe { flush.rest(self.start.wrapping_add(pages.start * PAGE_BYTES), pages.len() * PAGE_BYTES) };
+            self.flushed.set(self.flushed.get() + (pages.len() * PAGE_LINES) as u64);
         }
         crate::flush::barrier();
     }
@@ -182,7 +231,7 @@ unsafe fn store(to: *mut u8, line: Line) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Contents, Host, Options, PAGE_BYTES, PAGE_LINES, run, zeros};
+    use crate::{Contents, Host, Options, run, zeros};
     use std::time::{Duration, Instant};
 
     struct Real(Instant);
@@ -219,7 +268,7 @@ mod tests {
                 .collect();
             // SAFETY: the pages are this test's, mapped and aligned, and not looked at until the test has ended.
             let memory = unsafe { Mapped::new(pages.as_mut_ptr().cast(), PAGES * PAGE_BYTES + 5, flush) };
-            assert_eq!(memory.lines(), PAGES * PAGE_LINES);
+            assert_eq!(memory.pages(), PAGES);
             let options = Options {
                 contents,
                 retention: Duration::ZERO,

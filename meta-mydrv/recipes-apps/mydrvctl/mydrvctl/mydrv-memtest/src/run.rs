@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::{
-    PAGE_BYTES, PAGE_LINES,
+    PAGE_BYTES,
     algorithm::{
         Algorithm, Contents, Elements, Fault, Site, Stopped,
         background::{CHECKERBOARD, INVERSE, NONE, ONES, ZEROS},
@@ -47,10 +47,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// How many bytes a whole test of so many lines goes through, for a progress bar.
-    pub fn work(&self, lines: usize) -> u64 {
+    /// How many bytes a whole test of so many pages goes through, for a progress bar.
+    pub fn work(&self, pages: usize) -> u64 {
         let elements = 9 + if self.retention.is_zero() { 0 } else { 2 };
-        (lines / PAGE_LINES * PAGE_BYTES) as u64 * elements * u64::from(self.repeat)
+        (pages * PAGE_BYTES) as u64 * elements * u64::from(self.repeat)
     }
 }
 
@@ -100,7 +100,7 @@ const MEASURED_PAGES: usize = (1 << 20) / PAGE_BYTES;
 
 /// Tests the memory. Memory of less than a page has nothing to test.
 pub fn run<M: Memory, H: Host>(memory: &M, host: &H, options: &Options) -> Report {
-    let total_pages = memory.lines() / PAGE_LINES;
+    let total_pages = memory.pages();
     let mut report = Report {
         algorithms: Vec::new(),
         faults: Vec::new(),
@@ -179,7 +179,7 @@ fn affordable<H: Host>(
 /// Whether memory that nobody has written to holds zeros, read from memory rather than from a cache, without writing anything. Of `options` the
 /// budget and the seed count.
 pub fn zeros<M: Memory, H: Host>(memory: &M, host: &H, options: &Options) -> Zeros {
-    let total_pages = memory.lines() / PAGE_LINES;
+    let total_pages = memory.pages();
     let mut zeros = Zeros {
         not_zero: None,
         pages: Vec::new(),

@@ -43,13 +43,16 @@ fn hello(device: &str) -> Result<bool, Error> {
     buffer.copy_to(0, &mut before)?;
 
     buffer.copy_from(0, GREETING)?;
-    device.sync(range, Direction::ToDevice)?; // now a device may read it …
-    device.sync(range, Direction::FromDevice)?; // … and what a device has written may be read here
+    // Now a device may read it, or write there: either way no cache line may be left that memory does not have.
+    device.sync(range, Direction::ToDevice)?;
+    // (Here a device would work.) Now what it has written may be read, or parts of it written over.
+    device.sync(range, Direction::FromDevice)?;
     let mut after = [0; GREETING.len()];
     buffer.copy_to(0, &mut after)?;
     println!("{}", String::from_utf8_lossy(&after));
 
     buffer.copy_from(0, &before)?;
+    // Else what was put back may stay in the cache, and come out of it when a device has written there.
     device.sync(range, Direction::ToDevice)?;
     Ok(after == GREETING)
 }

@@ -42,9 +42,9 @@ pub enum Lock {
 /// For whom [`Device::sync`] makes data visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// What the processor wrote becomes visible to the device; before the device reads.
+    /// What the processor wrote goes to memory; before the device reads or writes there.
     ToDevice,
-    /// What the device wrote becomes visible to the processor; after the device wrote.
+    /// What the caches hold is dropped; after the device wrote, before the processor reads or writes there.
     FromDevice,
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mydrv_memtest::{Host, LINE_WORDS, Line, Memory, PAGE_LINES};
+use mydrv_memtest::{Host, LINE_WORDS, Line, Lines, Memory, PAGE_LINES};
 
 /// One bit: its 64-bit word, and which of that.
 pub type Bit = (usize, u32);
@@ -113,24 +113,26 @@ impl Faulty {
             .map_or(0, |cache| cache.borrow().values().filter(|(_, dirty)| *dirty).count())
     }
 
-    fn decode(&self, address: usize) -> Vec<usize> {
-        let mut cells = vec![address];
+    /// The cells that an address reaches: none, one or two.
+    fn decode(&self, address: usize) -> impl Iterator<Item = usize> + use<> {
+        let mut cells = [Some(address), None];
         for defect in &self.defects {
+            let one = |cell| [Some(cell), None];
             match *defect {
-                Defect::AddressNoCell(at, _) if at == address => cells.clear(),
-                Defect::AddressOther(at, other) if at == address => cells = vec![other],
-                Defect::AddressBoth(at, other) if at == address => cells.push(other),
-                Defect::AddressSwapped(a, b) if a == address => cells = vec![b],
-                Defect::AddressSwapped(a, b) if b == address => cells = vec![a],
-                Defect::AddressLineStuck(line, high) => cells = vec![with_bit(address as u64, line, high) as usize],
+                Defect::AddressNoCell(at, _) if at == address => cells = [None, None],
+                Defect::AddressOther(at, other) if at == address => cells = one(other),
+                Defect::AddressBoth(at, other) if at == address => cells[1] = Some(other),
+                Defect::AddressSwapped(a, b) if a == address => cells = one(b),
+                Defect::AddressSwapped(a, b) if b == address => cells = one(a),
+                Defect::AddressLineStuck(line, high) => cells = one(with_bit(address as u64, line, high) as usize),
                 Defect::AddressLinesBridged(a, b) => {
                     let both = bit(address as u64, a) && bit(address as u64, b);
-                    cells = vec![with_bit(with_bit(address as u64, a, both), b, both) as usize];
+                    cells = one(with_bit(with_bit(address as u64, a, both), b, both) as usize);
                 }
                 _ => {}
             }
         }
-        cells
+        cells.into_iter().flatten()
     }
 
     /// What the data bus makes of a word.
@@ -213,7 +215,20 @@ impl Faulty {
             Defect::AddressNoCell(at, floating) if at == address => Some(floating),
             _ => None,
         });
-        self.bus(nothing.unwrap_or_else(|| cells.iter().fold(!0, |all, &cell| all & ram.words[cell])))
+        self.bus(nothing.unwrap_or_else(|| cells.fold(!0, |all, cell| all & ram.words[cell])))
+    }
+
+    fn flush(&self, line: usize) {
+        self.flushed.set(self.flushed.get() + 1);
+        let Some(cache) = self.cache.as_ref().filter(|_| self.flushes) else {
+            return;
+        };
+        let held = cache.borrow_mut().remove(&line);
+        if let Some((words, true)) = held {
+            for (i, word) in words.into_iter().enumerate() {
+                self.write_memory(line * LINE_WORDS + i, word);
+            }
+        }
     }
 
     fn cached<T>(&self, line: usize, access: impl FnOnce(&mut [u64; LINE_WORDS], &mut bool) -> T) -> Option<T> {
@@ -225,22 +240,54 @@ impl Faulty {
     }
 }
 
-impl Memory for Faulty {
-    fn lines(&self) -> usize {
-        self.ram.borrow().words.len() / LINE_WORDS
+/// Lines of a page of it.
+#[derive(Clone, Copy)]
+pub struct FaultyLines<'a> {
+    memory: &'a Faulty,
+    first_line: usize,
+}
+
+impl Lines for FaultyLines<'_> {
+    fn from(self, first: usize) -> Self {
+        assert!(first < PAGE_LINES);
+        Self {
+            first_line: self.first_line + first,
+            ..self
+        }
     }
 
-    fn read(&self, line: usize) -> Line {
-        let words = self
-            .cached(line, |words, _| *words)
-            .unwrap_or_else(|| std::array::from_fn(|i| self.read_memory(line * LINE_WORDS + i)));
-        Line::from_words(words)
+    fn read(self, line: usize) -> Line {
+        assert!(line < PAGE_LINES);
+        let first = (self.first_line + line) * LINE_WORDS;
+        Line::from_words(std::array::from_fn(|i| self.memory.read_word(first + i)))
     }
 
-    fn write(&self, line: usize, value: Line) {
-        self.writes.set(self.writes.get() + 1);
+    fn write(self, line: usize, value: Line) {
+        assert!(line < PAGE_LINES);
+        self.memory.writes.set(self.memory.writes.get() + 1);
         for (i, word) in value.words().into_iter().enumerate() {
-            self.write_word(line * LINE_WORDS + i, word);
+            self.memory.write_word((self.first_line + line) * LINE_WORDS + i, word);
+        }
+    }
+
+    fn flush(self, line: usize) {
+        assert!(line < PAGE_LINES);
+        self.memory.flush(self.first_line + line);
+    }
+}
+
+impl Memory for Faulty {
+    type Lines<'m> = FaultyLines<'m>;
+
+    fn pages(&self) -> usize {
+        self.ram.borrow().words.len() / LINE_WORDS / PAGE_LINES
+    }
+
+    fn page(&self, page: usize) -> FaultyLines<'_> {
+        assert!(page < self.pages());
+        FaultyLines {
+            memory: self,
+            first_line: page * PAGE_LINES,
         }
     }
 
@@ -256,19 +303,6 @@ impl Memory for Faulty {
         });
         if cached.is_none() {
             self.write_memory(word, value);
-        }
-    }
-
-    fn flush(&self, line: usize) {
-        self.flushed.set(self.flushed.get() + 1);
-        let Some(cache) = self.cache.as_ref().filter(|_| self.flushes) else {
-            return;
-        };
-        let held = cache.borrow_mut().remove(&line);
-        if let Some((words, true)) = held {
-            for (i, word) in words.into_iter().enumerate() {
-                self.write_memory(line * LINE_WORDS + i, word);
-            }
         }
     }
 

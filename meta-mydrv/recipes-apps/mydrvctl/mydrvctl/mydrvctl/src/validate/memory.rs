@@ -14,7 +14,7 @@ use std::{
 use indicatif::ProgressBar;
 use mydrv::{CacheMode, Device, Direction, Error, Info, Lock, OpenOptions};
 use mydrv_memtest::{
-    Algorithm, Contents, Fault, Host, Instruction, LINE_BYTES, Line, Mapped, Memory, Options, PAGE_BYTES, Report, Site,
+    Algorithm, Contents, Fault, Host, Instruction, LINE_BYTES, Mapped, MappedLines, Memory, Options, PAGE_BYTES, Report, Site,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,18 +83,18 @@ struct Buffer<'d> {
 }
 
 impl Memory for Buffer<'_> {
-    fn lines(&self) -> usize {
-        self.mapped.lines()
+    type Lines<'m>
+        = MappedLines<'m>
+    where
+        Self: 'm;
+
+    fn pages(&self) -> usize {
+        self.mapped.pages()
     }
 
     #[inline(always)]
-    fn read(&self, line: usize) -> Line {
-        self.mapped.read(line)
-    }
-
-    #[inline(always)]
-    fn write(&self, line: usize, value: Line) {
-        self.mapped.write(line, value);
+    fn page(&self, page: usize) -> MappedLines<'_> {
+        self.mapped.page(page)
     }
 
     fn read_word(&self, word: usize) -> u64 {
@@ -105,15 +105,10 @@ impl Memory for Buffer<'_> {
         self.mapped.write_word(word, value);
     }
 
-    #[inline(always)]
-    fn flush(&self, line: usize) {
-        self.mapped.flush(line);
-    }
-
-    fn settle(&self, lines: Range<usize>) {
-        self.mapped.settle(lines.clone());
+    fn settle(&self, pages: Range<usize>) {
+        self.mapped.settle(pages.clone());
         if self.by_driver {
-            let range = (lines.start * LINE_BYTES) as u64..(lines.end * LINE_BYTES) as u64;
+            let range = (pages.start * PAGE_BYTES) as u64..(pages.end * PAGE_BYTES) as u64;
             // It fails where the device has gone, which the mapping tells afterwards, and for a reader, who has written nothing.
             let _ = self.device.sync(range.clone(), Direction::ToDevice);
             let _ = self.device.sync(range, Direction::FromDevice);
@@ -435,7 +430,7 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
         by_driver: way == Way::Driver,
     };
     let options = context.options(contents);
-    let surroundings = Surroundings::new(context, options.work(buffer.lines()), "memory");
+    let surroundings = Surroundings::new(context, options.work(buffer.pages()), "memory");
     let report = mydrv_memtest::run(&buffer, &surroundings, &options);
     surroundings.bar.finish_and_clear();
     let is_gone = mapping.is_gone();

@@ -30,9 +30,9 @@ impl Instruction {
     ///
     /// # Safety
     ///
-    /// The address is mapped for reading.
+    /// [`detect`](Self::detect) found the instruction, and the address is mapped for reading.
     #[inline(always)]
-    pub(crate) unsafe fn line(self, at: *mut u8) {
+    pub(crate) unsafe fn line(at: *mut u8) {
         // SAFETY: the caller's.
         unsafe { block(at) }
     }

@@ -41,45 +41,45 @@ impl Found {
 }
 
 /// Walking ones in one line and walking zeros in its neighbour, then the other way round: for each bit, the data lines must carry the one
-/// pattern and right after it its complement, so that none that is open still holds the value from before. At the first and the last two lines
-/// of each run of pages, and of each 2 MiB in it.
+/// pattern and right after it its complement, so that none that is open still holds the value from before. At the first two lines of each run
+/// of pages and of each 2 MiB in it, and at the last two of all.
 pub(crate) fn data_lines<M: Memory, H: Host>(memory: &M, host: &H, pages: &[usize]) -> Result<Option<Fault>, Stopped> {
     let mut found = Found::default();
     let runs = pages.chunk_by(|a, b| a + 1 == *b && !b.is_multiple_of(BLOCK_PAGES));
-    for run in runs {
+    let firsts = runs.map(|run| (run[0], [0, 1]));
+    let last = pages.last().map(|&page| (page, [PAGE_LINES - 2, PAGE_LINES - 1]));
+    for (number, lines) in firsts.chain(last) {
         if host.stop() {
             return Err(Stopped);
         }
-        for (number, lines) in [(run[0], [0, 1]), (run[run.len() - 1], [PAGE_LINES - 2, PAGE_LINES - 1])] {
-            let page = memory.page(number);
-            let put = |values: [Line; 2]| {
-                for (line, value) in lines.into_iter().zip(values) {
-                    page.write(line, value);
-                    page.flush(line);
-                }
-                memory.settle(number..number + 1);
-            };
-            let saved = lines.map(|line| page.read(line));
-            for bit in 0..LINE_BYTES * 8 {
-                let mut words = [0; LINE_WORDS];
-                words[bit / 64] = 1 << (bit % 64);
-                let one = Line::from_words(words);
-                let zero = Line::from_words(words.map(|word| !word));
-                for written in [[one, zero], [zero, one]] {
-                    put(written);
-                    let differences = [0, 1].map(|i| page.read(lines[i]).xor(written[i]));
-                    if Line::any([differences[0], differences[1], differences[0], differences[1]]) {
-                        for ((line, wanted), difference) in lines.into_iter().zip(written).zip(differences) {
-                            let words = wanted.words().into_iter().zip(difference.words()).enumerate();
-                            for (index, (wanted, difference)) in words {
-                                found.compare((number * PAGE_LINES + line) * LINE_WORDS + index, wanted, wanted ^ difference);
-                            }
+        let page = memory.page(number);
+        let put = |values: [Line; 2]| {
+            for (line, value) in lines.into_iter().zip(values) {
+                page.write(line, value);
+                page.flush(line);
+            }
+            memory.settle(number..number + 1);
+        };
+        let saved = lines.map(|line| page.read(line));
+        for bit in 0..LINE_BYTES * 8 {
+            let mut words = [0; LINE_WORDS];
+            words[bit / 64] = 1 << (bit % 64);
+            let one = Line::from_words(words);
+            let zero = Line::from_words(words.map(|word| !word));
+            for written in [[one, zero], [zero, one]] {
+                put(written);
+                let differences = [0, 1].map(|i| page.read(lines[i]).xor(written[i]));
+                if Line::any([differences[0], differences[1], differences[0], differences[1]]) {
+                    for ((line, wanted), difference) in lines.into_iter().zip(written).zip(differences) {
+                        let words = wanted.words().into_iter().zip(difference.words()).enumerate();
+                        for (index, (wanted, difference)) in words {
+                            found.compare((number * PAGE_LINES + line) * LINE_WORDS + index, wanted, wanted ^ difference);
                         }
                     }
                 }
             }
-            put(saved);
         }
+        put(saved);
     }
     Ok(found.fault(Algorithm::DataLines))
 }

@@ -48,30 +48,47 @@ pub trait Lines: Copy {
     fn flush(self, line: usize);
 }
 
-/// Memory that is mapped into this process.
+/// Memory that is mapped into this process. `FLUSH`: whether the processor's instruction flushes it, which is part of the type, so that the inner
+/// loops need not ask.
 #[derive(Debug)]
-pub struct Mapped<'a> {
+pub struct Mapped<'a, const FLUSH: bool> {
     start: *mut u8,
     pages: usize,
-    flush: Option<Instruction>,
+    instruction: Option<Instruction>,
     flushed: Cell<u64>,
     life: PhantomData<&'a ()>,
 }
 
-impl Mapped<'_> {
-    /// `len` bytes at `start`, of which a remainder that is no whole page of 4096 bytes is left out. `flush` is the processor's instruction
-    /// for it; `None` where the mapping is not cached, or where there is none.
+impl Mapped<'_, true> {
+    /// `len` bytes at `start`, of which a remainder that is no whole page of 4096 bytes is left out.
     ///
     /// # Safety
     ///
     /// The bytes are mapped as long as the lifetime: for reading, and for writing unless nothing but [`zeros`](crate::zeros) is called. `start` is
     /// a multiple of 64, and no reference points there.
-    pub unsafe fn new(start: *mut u8, len: usize, flush: Option<Instruction>) -> Self {
+    pub unsafe fn flushed_by(instruction: Instruction, start: *mut u8, len: usize) -> Self {
+        Self::new(start, len, Some(instruction))
+    }
+}
+
+impl Mapped<'_, false> {
+    /// The same of memory that is not cached, or whose cache there is no instruction for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`flushed_by`](Mapped::flushed_by).
+    pub unsafe fn unflushed(start: *mut u8, len: usize) -> Self {
+        Self::new(start, len, None)
+    }
+}
+
+impl<const FLUSH: bool> Mapped<'_, FLUSH> {
+    fn new(start: *mut u8, len: usize, instruction: Option<Instruction>) -> Self {
         debug_assert!(start.addr().is_multiple_of(LINE_BYTES));
         Self {
             start,
             pages: len / PAGE_BYTES,
-            flush,
+            instruction,
             flushed: Cell::new(0),
             life: PhantomData,
         }
@@ -90,13 +107,12 @@ impl Mapped<'_> {
 
 /// Lines of a page of [`Mapped`] memory.
 #[derive(Clone, Copy, Debug)]
-pub struct MappedLines<'a> {
+pub struct MappedLines<'a, const FLUSH: bool> {
     start: *mut u8,
-    flush: Option<Instruction>,
     life: PhantomData<&'a ()>,
 }
 
-impl MappedLines<'_> {
+impl<const FLUSH: bool> MappedLines<'_, FLUSH> {
     #[inline(always)]
     fn line(self, line: usize) -> *mut u8 {
         debug_assert!(line < PAGE_LINES);
@@ -104,7 +120,7 @@ impl MappedLines<'_> {
     }
 }
 
-impl Lines for MappedLines<'_> {
+impl<const FLUSH: bool> Lines for MappedLines<'_, FLUSH> {
     #[inline(always)]
     fn from(self, first: usize) -> Self {
         Self {
@@ -115,7 +131,7 @@ impl Lines for MappedLines<'_> {
 
     #[inline(always)]
     fn read(self, line: usize) -> Line {
-        // SAFETY: the line lies within the mapping, by the contract of `Mapped::new`, the range that `page` proved, and the algorithms' lines.
+        // SAFETY: the line lies within the mapping, by the contract of `Mapped`, the range that `page` proved, and the algorithms' lines.
         unsafe { load(self.line(line)) }
     }
 
@@ -127,16 +143,16 @@ impl Lines for MappedLines<'_> {
 
     #[inline(always)]
     fn flush(self, line: usize) {
-        if let Some(flush) = self.flush {
-            // SAFETY: as above; flushing changes nothing that the process sees.
-            unsafe { flush.line(self.line(line)) };
+        if FLUSH {
+            // SAFETY: as above, and there is the instruction; flushing changes nothing that the process sees.
+            unsafe { Instruction::line(self.line(line)) };
         }
     }
 }
 
-impl Memory for Mapped<'_> {
+impl<const FLUSH: bool> Memory for Mapped<'_, FLUSH> {
     type Lines<'m>
-        = MappedLines<'m>
+        = MappedLines<'m, FLUSH>
     where
         Self: 'm;
 
@@ -145,11 +161,10 @@ impl Memory for Mapped<'_> {
     }
 
     #[inline(always)]
-    fn page(&self, page: usize) -> MappedLines<'_> {
+    fn page(&self, page: usize) -> MappedLines<'_, FLUSH> {
         assert!(page < self.pages);
         MappedLines {
             start: self.start.wrapping_add(page * PAGE_BYTES),
-            flush: self.flush,
             life: PhantomData,
         }
     }
@@ -165,7 +180,7 @@ impl Memory for Mapped<'_> {
     }
 
     fn settle(&self, pages: Range<usize>) {
-        if let Some(flush) = self.flush {
+        if let Some(flush) = self.instruction {
             assert!(pages.end <= self.pages);
             // SAFETY: as for `Lines::flush`.
             unsafe { flush.rest(self.start.wrapping_add(pages.start * PAGE_BYTES), pages.len() * PAGE_BYTES) };
@@ -250,24 +265,16 @@ mod tests {
     #[repr(C, align(4096))]
     struct Page([u64; PAGE_BYTES / 8]);
 
-    /// The processor's own instructions, on memory of this process.
-    #[test]
-    fn mapped_memory_is_tested_flushed_and_kept() {
+    fn is_tested_and_kept<'a, const FLUSH: bool>(of: impl Fn(*mut u8, usize) -> Mapped<'a, FLUSH>) {
         const PAGES: usize = 67;
-        let flush = Instruction::detect();
-        let word = |contents, page: usize, word: usize| {
-            if contents == Contents::Zeros {
-                0
-            } else {
-                (page * 512 + word) as u64 ^ 0x9e37_79b9_7f4a_7c15_u64.rotate_left(word as u32)
-            }
+        let word = |contents, page: usize, word: usize| match contents {
+            Contents::Zeros => 0,
+            Contents::Keep => (page * 512 + word) as u64 ^ 0x9e37_79b9_7f4a_7c15_u64.rotate_left(word as u32),
         };
         for contents in [Contents::Zeros, Contents::Keep] {
-            let mut pages: Vec<_> = (0..PAGES)
-                .map(|page| Page(std::array::from_fn(|at| word(contents, page, at))))
-                .collect();
-            // SAFETY: the pages are this test's, mapped and aligned, and not looked at until the test has ended.
-            let memory = unsafe { Mapped::new(pages.as_mut_ptr().cast(), PAGES * PAGE_BYTES + 5, flush) };
+            let page = |page| Page(std::array::from_fn(|at| word(contents, page, at)));
+            let mut pages: Vec<_> = (0..PAGES).map(page).collect();
+            let memory = of(pages.as_mut_ptr().cast(), PAGES * PAGE_BYTES + 5);
             assert_eq!(memory.pages(), PAGES);
             let options = Options {
                 contents,
@@ -279,15 +286,30 @@ mod tests {
             let host = Real(Instant::now());
             let report = run(&memory, &host, &options);
             assert!(report.faults.is_empty() && report.pages.len() == PAGES, "{report:?}");
-            let lines = (PAGES * PAGE_LINES) as u64;
-            assert!(flush.is_none() || memory.flushed() > 8 * lines, "{}", memory.flushed());
+            // At least each of the writing elements' lines.
+            assert_eq!(
+                memory.flushed() > (8 * PAGES * PAGE_LINES) as u64,
+                FLUSH,
+                "{}",
+                memory.flushed()
+            );
             assert_eq!(
                 zeros(&memory, &host, &options).not_zero.is_none(),
                 contents == Contents::Zeros
             );
-            let kept =
-                |(page, held): (usize, &Page)| held.0.iter().enumerate().all(|(at, &held)| held == word(contents, page, at));
+            let kept = |(page, held): (usize, &Page)| (0..512).all(|at| held.0[at] == word(contents, page, at));
             assert!(pages.iter().enumerate().all(kept));
+        }
+    }
+
+    /// The processor's own instructions, on memory of this process.
+    #[test]
+    fn mapped_memory_is_tested_flushed_and_kept() {
+        // SAFETY: the pages are the test's, mapped and aligned, and not looked at until the test has ended.
+        is_tested_and_kept(|start, len| unsafe { Mapped::unflushed(start, len) });
+        if let Some(flush) = Instruction::detect() {
+            // SAFETY: as above.
+            is_tested_and_kept(|start, len| unsafe { Mapped::flushed_by(flush, start, len) });
         }
     }
 

@@ -74,9 +74,9 @@ pub fn contiguity(context: &Context, writer: &Device) -> Outcome {
     ))
 }
 
-/// A buffer as memory under test.
+/// A buffer whose cache the processor has no instruction for.
 struct Buffer<'d> {
-    mapped: Mapped<'d>,
+    mapped: Mapped<'d, false>,
     device: &'d Device,
     /// Whether the driver flushes, for want of a processor's instruction.
     by_driver: bool,
@@ -84,7 +84,7 @@ struct Buffer<'d> {
 
 impl Memory for Buffer<'_> {
     type Lines<'m>
-        = MappedLines<'m>
+        = MappedLines<'m, false>
     where
         Self: 'm;
 
@@ -93,7 +93,7 @@ impl Memory for Buffer<'_> {
     }
 
     #[inline(always)]
-    fn page(&self, page: usize) -> MappedLines<'_> {
+    fn page(&self, page: usize) -> MappedLines<'_, false> {
         self.mapped.page(page)
     }
 
@@ -237,15 +237,16 @@ fn coverage(pages: usize, total_pages: usize, seed: u64) -> String {
 fn zeros(context: &Context, reader: &Device, remedy: &str) -> Outcome {
     let way = Way::of(&reader.info()?, Instruction::detect());
     let mapping = reader.map(..)?;
-    // SAFETY: the mapping outlives the memory, starts a page, and nothing refers into it; `zeros` writes nothing.
-    let mapped = unsafe { Mapped::new(mapping.as_ptr().cast_mut(), mapping.len(), way.instruction()) };
-    let buffer = Buffer {
-        mapped,
-        device: reader,
-        by_driver: false,
-    };
+    let (start, len) = (mapping.as_ptr().cast_mut(), mapping.len());
     let surroundings = Surroundings::new(context, reader.size_bytes(), "zeros");
-    let found = mydrv_memtest::zeros(&buffer, &surroundings, &context.options(Contents::Zeros));
+    let options = context.options(Contents::Zeros);
+    // SAFETY: the mapping outlives the memory, starts a page, and nothing refers into it; `zeros` writes nothing.
+    let found = unsafe {
+        match way.instruction() {
+            Some(flush) => mydrv_memtest::zeros(&Mapped::flushed_by(flush, start, len), &surroundings, &options),
+            None => mydrv_memtest::zeros(&Mapped::unflushed(start, len), &surroundings, &options),
+        }
+    };
     surroundings.bar.finish_and_clear();
     if mapping.is_gone() {
         return Err(gone(reader));
@@ -422,16 +423,26 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
     let way = Way::of(&info, Instruction::detect());
     let contents = if zeros { Contents::Zeros } else { Contents::Keep };
     let mapping = writer.map_mut(..)?;
-    // SAFETY: the mapping outlives the memory, is writable, starts a page, and nothing refers into it.
-    let mapped = unsafe { Mapped::new(mapping.as_mut_ptr(), mapping.len(), way.instruction()) };
-    let buffer = Buffer {
-        mapped,
-        device: writer,
-        by_driver: way == Way::Driver,
-    };
+    let (start, len) = (mapping.as_mut_ptr(), mapping.len());
     let options = context.options(contents);
-    let surroundings = Surroundings::new(context, options.work(buffer.pages()), "memory");
-    let report = mydrv_memtest::run(&buffer, &surroundings, &options);
+    let surroundings = Surroundings::new(context, options.work(len / PAGE_BYTES), "memory");
+    // SAFETY: the mapping outlives the memory, is writable, starts a page, and nothing refers into it.
+    let (report, flushed_lines) = unsafe {
+        match way.instruction() {
+            Some(flush) => {
+                let memory = Mapped::flushed_by(flush, start, len);
+                (mydrv_memtest::run(&memory, &surroundings, &options), memory.flushed())
+            }
+            None => {
+                let memory = Buffer {
+                    mapped: Mapped::unflushed(start, len),
+                    device: writer,
+                    by_driver: way == Way::Driver,
+                };
+                (mydrv_memtest::run(&memory, &surroundings, &options), 0)
+            }
+        }
+    };
     surroundings.bar.finish_and_clear();
     let is_gone = mapping.is_gone();
     if !is_gone {
@@ -449,7 +460,7 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
         repeats: report.repeats,
         retention_s: context.retention.as_secs_f64(),
         flush: way.name().into(),
-        flushed_lines: buffer.mapped.flushed(),
+        flushed_lines,
         zeros,
         interrupted: report.stopped,
     };

@@ -413,6 +413,7 @@ populate() {
     # shellcheck disable=SC2046 # one word or none
     in_root make -C "$source" O="$kernel" "${kernel_make[@]}" $(kernel_compiler "$variant") INSTALL_MOD_PATH="$root" modules_install
     module_make "$module" "$source" "$kernel" "$variant" INSTALL_MOD_PATH="$root" modules_install
+    in_root make -C "$module" install-conf DESTDIR="$root"
     cp -dR --preserve=mode,links "$user_space/." "$top/bench/rootfs/files/." "$root"
     [ "$variant" != debug ] || cp -dR --preserve=mode,links "$top/bench/rootfs/files-debug/." "$root"
     chroot "$root" systemctl enable mydrv-validate.service

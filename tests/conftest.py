@@ -37,6 +37,10 @@ KINDS = {
 PRODUCT = "buffer0"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--boots", type=int, default=0, help="how often test_large_region_binds_at_each_boot boots each size")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     # What boots guests of its own comes last, when the shared one is no longer needed.

@@ -4,6 +4,7 @@ guest of its own, so these come last."""
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -234,3 +235,45 @@ def test_every_wrong_property_is_refused_by_one_line(boot):
         assert guest.status(f"echo mydrv-{name} >/sys/bus/platform/drivers/mydrv/bind") != 0
     for name in ("r0", "p0"):
         guest.run(f"cd /sys/bus/platform/drivers/mydrv && echo mydrv-right-{name} >unbind && echo mydrv-right-{name} >bind")
+
+
+PINS = """pipe my $r, my $w; my $pages = "x" x 65536; my $iovec = pack("PQ", $pages, 65536);
+syscall(75, fileno $w, $iovec, 1, 0) > 0 or die "vmsplice: $!"; $| = 1; print "pinned\\n"; sleep 600"""
+
+
+def pytest_generate_tests(metafunc):
+    if "run" in metafunc.fixturenames:
+        none = pytest.param(0, marks=pytest.mark.skip(reason="many boots, by hand: bench/test release -k large_region_binds --boots 20"))
+        metafunc.parametrize("run", range(metafunc.config.getoption("boots")) or [none])
+
+
+@pytest.mark.parametrize("size", [512, 768])
+def test_large_region_binds_at_each_boot(boot, size, run):
+    """Half and three quarters of the memory, however the boot went."""
+    guest = boot(*one(WITH_CMA, region("cma", size * MIB)), product=False)
+    told = re.findall(r"mydrv mydrv-wrong: (.*)", guest.kernel_log())
+    assert re.match(rf"/dev/mydrv0: {size * 1024} KiB", told[-1]), told
+
+
+def test_region_of_three_quarters_of_the_memory(boot):
+    """It binds at boot, before much is lent. Later, pages that a program holds keep it from binding, as long as the program does."""
+    guest = boot(*one(WITH_CMA, region("cma", 768 * MIB)), product=False)
+    device = "mydrv-wrong"
+    assert re.search(rf"mydrv {device}: /dev/mydrv0: 786432 KiB", guest.kernel_log())
+    assert guest.run("systemctl show -P Result systemd-modules-load.service") == "success"
+    guest.run(f"echo {device} >/sys/bus/platform/drivers/mydrv/unbind")
+    # vmsplice() of memory that the kernel then takes from the region first, since most of what is free is there.
+    guest.run(f"perl -e {shlex.quote(PINS)} >/run/pinned 2>&1 & echo $! >/run/pinner; for i in $(seq 50); do grep -q pinned /run/pinned && break; sleep 0.1; done")
+    guest.run("grep -q pinned /run/pinned")
+    seen = len(errors(guest))
+    # A signal ends the waiting for such pages.
+    # Meanwhile sysfs shows that the device is being probed.
+    probing = f"test -e /sys/bus/platform/devices/{device}/driver && ! ls -d /sys/class/misc/mydrv*"
+    guest.run(f"(sleep 2; {probing} && touch /run/probing) >/dev/null 2>&1 &")
+    assert guest.status(f"timeout 5 sh -c 'echo {device} >/sys/bus/platform/drivers/mydrv/bind'") != 0
+    guest.run(f"test -e /run/probing; test ! -e /sys/bus/platform/devices/{device}/driver")
+    told = [text for _, text in errors(guest)[seen:]]
+    assert re.search(r"some lent pages cannot be moved out of it yet; trying for a minute", told[0]), told
+    assert re.search(r"memory-region: 0x\w+ of its 0x30000000 bytes are lent pages, .*; load mydrv before .* or make the region .no-map.", told[1]), told
+    assert len(told) == 2
+    guest.run(f"kill $(cat /run/pinner); echo {device} >/sys/bus/platform/drivers/mydrv/bind", timeout=120)

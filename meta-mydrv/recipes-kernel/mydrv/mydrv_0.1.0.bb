@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 SUMMARY = "Kernel driver of the mydrv DMA buffers"
-DESCRIPTION = "A Rust driver that claims a reserved memory region and hands it to applications by mmap(). udev loads it by the device node's modalias."
+DESCRIPTION = "A Rust driver that claims a reserved memory region and hands it to applications by mmap(). systemd loads it early, before much of a region is lent out; elsewhere udev does by the device node's modalias."
 HOMEPAGE = "https://mydrv.example"
 SECTION = "kernel"
 LICENSE = "GPL-2.0-only"
@@ -22,3 +22,9 @@ REQUIRED_MACHINE_FEATURES = "mydrv"
 
 # The ABI is the user-space workspace's.
 EXTRA_OEMAKE += "MYDRV_ABI=${UNPACKDIR}/abi.rs"
+
+do_install:append() {
+    oe_runmake -C ${S} install-conf DESTDIR=${D} PREFIX=${prefix}
+}
+
+FILES:${PN} += "${nonarch_libdir}/modules-load.d ${nonarch_libdir}/modprobe.d"

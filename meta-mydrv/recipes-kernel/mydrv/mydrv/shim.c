@@ -54,7 +54,8 @@ void mydrv_region_release(struct device *dev)
 
 /*
  * page_count() and the tests of page flags are inline. Of the bytes of a CMA region: those lent to programs and files, and those that a driver
- * has. A snapshot, as of /proc/kpageflags: pages come and go meanwhile.
+ * has, which belong to no mapping. A snapshot, as of /proc/kpageflags: pages come and go meanwhile, and those that were just put back are not on
+ * an LRU list yet.
  */
 void mydrv_region_usage(u64 base, u64 size, u64 *lent, u64 *taken)
 {
@@ -69,7 +70,7 @@ void mydrv_region_usage(u64 base, u64 size, u64 *lent, u64 *taken)
 			cond_resched();
 		if (!page_count(page))
 			continue;
-		if (PageLRU(page))
+		if (PageLRU(page) || READ_ONCE(page_folio(page)->mapping))
 			*lent += PAGE_SIZE;
 		else
 			*taken += PAGE_SIZE;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use mydrv::{CacheMode, Device, Direction, Error, Info, Lock, OpenOptions};
+use mydrv::{CacheMode, Device, Direction, Error, Info, Lock, Mapping, OpenOptions};
 use mydrv_memtest::{
     Algorithm, Contents, Fault, Host, Instruction, LINE_BYTES, Mapped, MappedLines, Memory, Options, PAGE_BYTES, Report, Site,
 };
@@ -169,17 +169,19 @@ impl Way {
     }
 }
 
-/// The program around a test: its signals, its clock, its progress bar.
+/// The program around a test: its signals, its clock, its progress bar, and whether the device is still there.
 struct Surroundings<'a> {
     stop: &'a Stop,
+    mapping: &'a Mapping<'a>,
     began: Instant,
     bar: ProgressBar,
 }
 
 impl<'a> Surroundings<'a> {
-    fn new(context: &'a Context, work: u64, what: &'static str) -> Self {
+    fn new(context: &'a Context, mapping: &'a Mapping<'a>, work: u64, what: &'static str) -> Self {
         Self {
             stop: &context.stop,
+            mapping,
             began: Instant::now(),
             bar: output::progress(work, what),
         }
@@ -196,7 +198,7 @@ impl Host for Surroundings<'_> {
     }
 
     fn stop(&self) -> bool {
-        self.stop.signal().is_some()
+        self.stop.signal().is_some() || self.mapping.is_gone()
     }
 
     fn progress(&self, bytes: usize) {
@@ -238,7 +240,7 @@ fn zeros(context: &Context, reader: &Device, remedy: &str) -> Outcome {
     let way = Way::of(&reader.info()?, Instruction::detect());
     let mapping = reader.map(..)?;
     let (start, len) = (mapping.as_ptr().cast_mut(), mapping.len());
-    let surroundings = Surroundings::new(context, reader.size_bytes(), "zeros");
+    let surroundings = Surroundings::new(context, &mapping, reader.size_bytes(), "zeros");
     let options = context.options(Contents::Zeros);
     // SAFETY: the mapping outlives the memory, starts a page, and nothing refers into it; `zeros` writes nothing.
     let found = unsafe {
@@ -425,7 +427,7 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
     let mapping = writer.map_mut(..)?;
     let (start, len) = (mapping.as_mut_ptr(), mapping.len());
     let options = context.options(contents);
-    let surroundings = Surroundings::new(context, options.work(len / PAGE_BYTES), "memory");
+    let surroundings = Surroundings::new(context, &mapping, options.work(len / PAGE_BYTES), "memory");
     // SAFETY: the mapping outlives the memory, is writable, starts a page, and nothing refers into it.
     let (report, flushed_lines) = unsafe {
         match way.instruction() {

@@ -11,7 +11,7 @@
 //! | [March C-](Algorithm::MarchC) | ⇕(w0); ⇑(r0,w1); ⇑(r1,w0); ⇓(r0,w1); ⇓(r1,w0); ⇕(r0) over lines of 512 bits | stuck-at, transition, address decoder and coupling faults (inversion, idempotent, state) between lines |
 //! | [Checkerboard](Algorithm::Checkerboard) | neighbouring bits, words and lines in opposition, both polarities | stuck-at; neighbouring bits of a line that influence each other |
 //! | [Retention](Algorithm::Retention) | the checkerboard, with a pause between write and read; only when asked for | cells that lose what they hold |
-//! | [Data lines](Algorithm::DataLines) | walking ones and walking zeros over 512 bits, at the start of each 2 MiB and at the end | data lines that are stuck, open or bridged |
+//! | [Data lines](Algorithm::DataLines) | walking ones and walking zeros over 512 bits, at eight places from the first page to the last | data lines that are stuck, open or bridged |
 //! | [Address lines](Algorithm::AddressLines) | walking ones and walking zeros over the offsets of 64-bit words, both polarities of the data | address lines that are stuck, open or bridged |
 //!
 //! March C-: van de Goor, "Testing Semiconductor Memories", 1991. Address and data lines: Barr, "Fast Accurate Memory Test Suite", 2000.

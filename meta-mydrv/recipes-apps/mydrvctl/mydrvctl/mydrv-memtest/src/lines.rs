@@ -7,7 +7,6 @@ use crate::{
     algorithm::{Algorithm, Fault, Site, Stopped},
     line::{LINE_BYTES, LINE_WORDS, Line},
     memory::{Lines, Memory},
-    plan::BLOCK_PAGES,
     run::Host,
 };
 
@@ -41,17 +40,19 @@ impl Found {
 }
 
 /// Walking ones in one line and walking zeros in its neighbour, then the other way round: for each bit, the data lines must carry the one
-/// pattern and right after it its complement, so that none that is open still holds the value from before. At the first two lines of each run
-/// of pages and of each 2 MiB in it, and at the last two of all.
+/// pattern and right after it its complement, so that none that is open still holds the value from before. At eight places from the first page
+/// to the last: lines are common to many cells, and those are March C-'s to look at.
 pub(crate) fn data_lines<M: Memory, H: Host>(memory: &M, host: &H, pages: &[usize]) -> Result<Option<Fault>, Stopped> {
     let mut found = Found::default();
-    let runs = pages.chunk_by(|a, b| a + 1 == *b && !b.is_multiple_of(BLOCK_PAGES));
-    let firsts = runs.map(|run| (run[0], [0, 1]));
-    let last = pages.last().map(|&page| (page, [PAGE_LINES - 2, PAGE_LINES - 1]));
-    for (number, lines) in firsts.chain(last) {
+    const PLACES: usize = 8;
+    let last = pages.len() - 1;
+    let mut places: Vec<_> = (0..PLACES).map(|place| pages[last * place / (PLACES - 1)]).collect();
+    places.dedup();
+    for number in places {
         if host.stop() {
             return Err(Stopped);
         }
+        let lines = [0, 1];
         let page = memory.page(number);
         let put = |values: [Line; 2]| {
             for (line, value) in lines.into_iter().zip(values) {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::PAGE_BYTES;
 
 /// The pages of 2 MiB: what one page table entry may map, so that at its borders a mapping may change.
-pub(crate) const BLOCK_PAGES: usize = (2 << 20) / PAGE_BYTES;
+const BLOCK_PAGES: usize = (2 << 20) / PAGE_BYTES;
 
 /// The smallest sample, rising: the first page and the last, both sides of a border of 2 MiB at the start and in the middle, and 26 pages that
 /// the seed chooses.

@@ -55,7 +55,9 @@ pub enum Command {
     /// Prove that device tree, driver and buffer work, by numbered checks
     ///
     /// Each check says what it expected and what it found. A check whose precondition failed is skipped and names it. The buffer's
-    /// contents survive, but other programs must not use it meanwhile: it is locked, and --wait is also how long to wait for that.
+    /// contents survive, also where SIGTERM, SIGINT or SIGHUP ends the check half way; SIGKILL and a loss of power may lose them, since the
+    /// test of the memory goes on in the buffer itself. Other programs must not use it meanwhile: it is locked, and --wait is also how long to wait
+    /// for that.
     Validate(Validate),
     /// Copy bytes of the buffer to standard output
     Read(Read),

@@ -373,10 +373,10 @@ fn the_budget_is_kept_by_a_smaller_coverage() {
 
 #[test]
 fn a_fault_is_told_with_its_place() {
-    let memory = Faulty::new(vec![0; 4 * PAGE_WORDS], &[Defect::StuckAt((PAGE_WORDS + 9, 5), true)]);
+    let memory = Faulty::new(vec![0; 4 * PAGE_WORDS], &[Defect::StuckAt((PAGE_WORDS + 73, 5), true)]);
     let report = test(&memory, &OPTIONS);
     let fault = report.fault(MarchC).unwrap();
-    let offset = ((PAGE_WORDS + 9) * 8) as u64;
+    let offset = ((PAGE_WORDS + 73) * 8) as u64;
     assert_eq!(
         fault.first,
         Site::Word {
@@ -390,7 +390,7 @@ fn a_fault_is_told_with_its_place() {
     assert!(report.fault(AddressLines).is_none() && report.fault(DataLines).is_none());
 
     let held = Random(4).contents(Contents::Keep, 4 * PAGE_WORDS);
-    let memory = Faulty::new(held, &[Defect::StuckAt((PAGE_WORDS + 9, 5), true)]);
+    let memory = Faulty::new(held, &[Defect::StuckAt((PAGE_WORDS + 73, 5), true)]);
     let report = test(
         &memory,
         &Options {

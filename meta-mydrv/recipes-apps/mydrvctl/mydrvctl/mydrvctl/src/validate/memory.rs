@@ -385,7 +385,7 @@ impl Test {
                 "walking ones and zeros over the offsets of {}",
                 output::size(writer.size_bytes())
             ),
-            Algorithm::DataLines => format!("walking ones and zeros over {} bits", LINE_BYTES * 8),
+            Algorithm::DataLines => format!("walking ones and zeros over {} bits at eight places", LINE_BYTES * 8),
             _ => format!(
                 "{}, words of {} bits",
                 coverage(report.pages.len(), report.total_pages, context.seed),

@@ -190,8 +190,8 @@ def cma_areas():
     return int(re.search(r"^CONFIG_CMA_AREAS=(\d+)", (TOP / "meta-mydrv/recipes-kernel/linux/files/mydrv.cfg").read_text(), re.M)[1])
 
 
-def test_every_wrong_property_is_refused_by_one_line(boot):
-    """All in one tree: each device is refused by its own line, and the regions of the refused are free for a device that is right."""
+def wrong_tree():
+    """An overlay with every device that is to be refused, and beside them some that are right; for each of the former, its line."""
     sources = [source for _, source, _ in [*REFUSED.values(), *PAIRS.values()] if source] + [source for source, _ in UNREACHED.values()]
     # What the kernel makes a CMA region of, by the last of its log; as many more as it keeps, and one more, with reg: those come last.
     made = [source for source in sources if "reusable" in source and "no-map" not in source and not re.search(r"\b(a0|a2|b[0-58]|c[037]):", source)]
@@ -207,11 +207,16 @@ def test_every_wrong_property_is_refused_by_one_line(boot):
     nodes += [buffer(f"mydrv-{name}-{i}", properties) for name, (properties, _, _) in PAIRS.items() for i in (0, 1)]
     # These take the whole of the regions that refused devices named.
     nodes += [buffer(f"mydrv-right-{name}", f"memory-region = <&{name}>;") for name in ("r0", "p0")]
-    guest = boot(overlay(*nodes, regions=sources))
-
     expected = {f"mydrv-{name}": line for name, (_, _, line) in REFUSED.items()}
     expected |= {f"bus:mydrv-{name}": line for name, (_, line) in UNREACHED.items()}
     expected["mydrv-more"] = rf"memory-region more: the kernel keeps only {cma_areas()} .* regions, and this is one more; .* larger CONFIG_CMA_AREAS"
+    return overlay(*nodes, regions=sources), expected
+
+
+def test_every_wrong_property_is_refused_by_one_line(boot):
+    """All in one tree: each device is refused by its own line, and the regions of the refused are free for a device that is right."""
+    tree, expected = wrong_tree()
+    guest = boot(tree)
     told = {}
     for device, text in errors(guest):
         told.setdefault(device, []).append(text)

@@ -11,7 +11,7 @@ class Guard:
     name: str
     file: str
     taken: str
-    # Each must fail: `TEST` or `TEST ARGUMENT@LABEL` of mydrv-tests, `check ID@LABEL` of `mydrvctl validate --full`, `refused NAME` of REFUSED in
+    # Each must fail: `TEST` or `TEST ARGUMENT@LABEL` of mydrv-tests, `check ID@LABEL` of `mydrvctl validate --full`, `refused DEVICE` of wrong_tree() in
     # test_variants.py, or `held`: that an open file keeps the module. LABEL is the buffer's; without it, SMALL's.
     noticed: tuple
     left: str = ""
@@ -100,5 +100,131 @@ GUARDS = [
         "memory.rs",
         "        if end > self.size {\n            return Err(ERANGE);\n        }\n",
         ("ioctl-rules", "check refuse-sync-beyond"),
+    ),
+    Guard(
+        "a buffer has a length",
+        "config.rs",
+        "    if size == 0 {\n",
+        ("refused mydrv-size-zero",),
+        "    if false {\n",
+    ),
+    Guard(
+        "a buffer is whole pages",
+        "config.rs",
+        "    if size % PAGE_SIZE as u64 != 0 {\n",
+        ("refused mydrv-size-unaligned",),
+        "    if false {\n",
+    ),
+    Guard(
+        "a buffer fits into its region",
+        "config.rs",
+        "        if size > region.range().size {\n",
+        ("refused mydrv-size-beyond-region",),
+        "        if false {\n",
+    ),
+    Guard(
+        "a buffer fits into the address space",
+        "config.rs",
+        "    if size > isize::MAX as u64 {\n",
+        ("refused mydrv-size-huge",),
+        "    if false {\n",
+    ),
+    Guard(
+        "a label begins with a letter",
+        "config.rs",
+        "    if !first || ",
+        ("refused mydrv-label-bad-4", "refused mydrv-label-bad-6"),
+        "    if ",
+    ),
+    Guard(
+        "a label has its length",
+        "config.rs",
+        " || bytes.len() >= label.len()",
+        ("refused mydrv-label-long",),
+        " || bytes.len() > 2 * label.len()",
+    ),
+    Guard(
+        "a label is a file's name",
+        "config.rs",
+        " || !bytes.iter().all(allowed)",
+        ("refused mydrv-label-bad-1", "refused mydrv-label-umlaut"),
+        "",
+    ),
+    Guard(
+        "a pool is not cached",
+        "config.rs",
+        "        if config.cache_mode == CacheMode::Cached && region.is_some_and(|r| !r.is_cma()) {\n",
+        ("refused mydrv-cached-pool",),
+        "        if false {\n",
+    ),
+    Guard(
+        "a region's node is enabled",
+        "region.rs",
+        "    if !unsafe { bindings::fwnode_device_is_available(raw_node(region)) } {\n",
+        ("refused mydrv-kind-disabled",),
+        "    if false {\n",
+    ),
+    Guard(
+        "a region is not everybody's",
+        "region.rs",
+        "        if region.property_present(default) {\n",
+        ("refused mydrv-default-cma", "refused mydrv-default-pool"),
+        "        if false {\n",
+    ),
+    Guard(
+        "a pool goes past the IOMMU",
+        "region.rs",
+        '    if no_map && node.property_present(c_str!("iommus")) {\n',
+        ("refused mydrv-iommu",),
+        "    if false {\n",
+    ),
+    Guard(
+        "a region has a length",
+        "region.rs",
+        "    if zero {\n",
+        ("refused mydrv-length-zero",),
+        "    if false {\n",
+    ),
+    Guard(
+        "an alignment has the address's cells",
+        "region.rs",
+        "        if cells != address {\n",
+        ("refused mydrv-place-alignment",),
+        "        if false {\n",
+    ),
+    Guard(
+        "ranges to choose from have their cells",
+        "region.rs",
+        "        if cells == 0 || cells % range != 0 {\n",
+        ("refused mydrv-place-ranges",),
+        "        if false {\n",
+    ),
+    Guard(
+        "a region is whole pages",
+        "region.rs",
+        "    if range.base % page != 0 || range.size % page != 0 {\n",
+        ("refused mydrv-length-pages", "refused mydrv-place-reg-page"),
+        "    if false {\n",
+    ),
+    Guard(
+        "regions do not overlap",
+        "region.rs",
+        "        if range.overlaps(taken) {\n",
+        ("refused mydrv-overlap-low", "refused mydrv-overlap-high", "refused mydrv-overlap-inner"),
+        "        if false {\n",
+    ),
+    Guard(
+        "a region is in /reserved-memory",
+        "region.rs",
+        "    if !unsafe { shim::mydrv_is_reserved_memory(above) } {\n",
+        ("refused mydrv-region-elsewhere",),
+        "    if false {\n",
+    ),
+    Guard(
+        "the bus reaches a region",
+        "region.rs",
+        "    check_reach(dev, region, range)\n",
+        ("refused bus:mydrv-far-cma", "refused bus:mydrv-far-pool"),
+        "    Ok(())\n",
     ),
 ]

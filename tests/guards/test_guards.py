@@ -15,7 +15,8 @@ from guards import GUARDS, SMALL
 
 import guest as guests
 from conftest import kinds_tree
-from guest import TESTS, TOP, in_build
+from guest import TESTS, TOP, in_build, machine_tree
+from test_variants import errors, wrong_tree
 
 LAYER = TOP / "meta-mydrv"
 MODULE = LAYER / "recipes-kernel/mydrv/mydrv"
@@ -35,7 +36,9 @@ def build(directory, guard):
     if guard:
         source = copy / guard.file
         text = source.read_text()
-        assert text.count(guard.taken) == 1, f"{guard.name}: stands {text.count(guard.taken)} times in {guard.file}, not once; correct guards.py:\n{guard.taken}"
+        assert text.count(guard.taken) == 1, (
+            f"{guard.name}: stands {text.count(guard.taken)} times in {guard.file}, not once; correct guards.py:\n{guard.taken}"
+        )
         source.write_text(text.replace(guard.taken, guard.left))
     product = Path(os.environ["LG_PRODUCT"])
     make = ["make", "-C", str(copy), f"KERNEL_SRC={product / 'linux'}", f"O={product / 'kernel'}", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
@@ -62,8 +65,8 @@ def drive():
 class Bench:
     """A guest that has every driver and loads one at a time. One that a driver has damaged is replaced."""
 
-    def __init__(self, config_file, tree):
-        self.config_file, self.tree = config_file, tree
+    def __init__(self, config_file, tree, refused=None):
+        self.config_file, self.tree, self.refused = config_file, tree, refused
         self.guest = None
 
     def load(self, name):
@@ -73,6 +76,7 @@ class Bench:
             # What udev would start for each device.
             self.guest.run("systemctl mask --runtime mydrv-validate@.service")
             self.guest.run("mkdir -p /run/guards && tar -xf /dev/disk/by-id/virtio-guards -C /run/guards")
+        self.before = len(errors(self.guest))
         self.guest.run(f"insmod /run/guards/{name}.ko && udevadm settle", timeout=120)
 
     def unload(self):
@@ -96,6 +100,8 @@ class Bench:
         what, _, label = what.partition("@")
         buffer = f"/dev/mydrv/by-label/{label or SMALL}"
         kind, *rest = shlex.split(what)
+        if kind == "refused":
+            return self.not_refused(rest[0])
         if kind == "check":
             return self.failing_check(rest[0], buffer)
         if kind == "held":
@@ -106,6 +112,11 @@ class Bench:
             self.guest.run("udevadm settle")
         said = [line for line in output if line.startswith("FAILED")]
         return "" if status == 0 else (said or [f"status {status}"])[0]
+
+    def not_refused(self, device):
+        """What the driver does in place of its one line, by the log since it was loaded."""
+        lines = [line for name, line in errors(self.guest)[self.before :] if name == device]
+        return "" if len(lines) == 1 and re.search(self.refused[device], lines[0]) else f"{device}: {lines or 'bound'}"
 
     def failing_check(self, name, buffer):
         output, _ = self.guest.execute(f"mydrvctl --json --device {buffer} validate --full 2>/dev/null >/run/report.json; cat /run/report.json", timeout=300)
@@ -123,30 +134,48 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(request, drive, tmp_path_factory):
-    bench = Bench(guests.environment(request).config_file, kinds_tree(tmp_path_factory.mktemp("kinds")))
-    yield bench
-    bench.off()
+def benches(request, drive, tmp_path_factory):
+    """By whether it is about devices that are refused: a guest with one buffer of each kind, and one with every device that is wrong."""
+    config_file = guests.environment(request).config_file
+    wrong, lines = wrong_tree()
+    benches = {
+        False: Bench(config_file, kinds_tree(tmp_path_factory.mktemp("kinds"))),
+        True: Bench(config_file, machine_tree(tmp_path_factory.mktemp("wrong"), wrong), lines),
+    }
+    yield benches
+    for bench in benches.values():
+        bench.off()
 
 
 @pytest.fixture
-def driver(bench):
-    """A function that loads the driver without one guard."""
-    yield lambda name: bench.load(folder(name))
-    bench.unload()
+def driver(benches):
+    """A function that loads the driver without one guard, where what `noticed` names can be seen; returns the bench."""
+    used = []
+
+    def load(name, noticed):
+        bench = benches[all(what.startswith("refused ") for what in noticed)]
+        used.append(bench)
+        bench.load(folder(name))
+        return bench
+
+    yield load
+    for bench in used:
+        bench.unload()
 
 
-def test_nothing_fails_with_every_guard_in(bench, driver):
+@pytest.mark.parametrize("refusals", [False, True], ids=["calls", "refusals"])
+def test_nothing_fails_with_every_guard_in(driver, refusals):
     """Else the tests below would say nothing."""
-    driver(WHOLE)
-    wrong = {what: said for guard in GUARDS for what in guard.noticed if (said := bench.notices(what))}
+    noticed = {what for guard in GUARDS for what in guard.noticed if what.startswith("refused ") == refusals}
+    bench = driver(WHOLE, noticed)
+    wrong = {what: said for what in sorted(noticed) if (said := bench.notices(what))}
     assert not wrong
     assert not bench.guest.kernel_warnings()
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
-def test_missing_guard_is_noticed(bench, driver, guard, record_property):
-    driver(guard.name)
+def test_missing_guard_is_noticed(driver, guard):
+    bench = driver(guard.name, guard.noticed)
     said = {what: bench.notices(what) for what in guard.noticed}
     for what, words in said.items():
         print(f"{guard.file}: {guard.name}: {what}: {words or 'PASSED'}")

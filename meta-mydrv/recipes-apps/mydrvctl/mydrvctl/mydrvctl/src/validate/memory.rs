@@ -237,7 +237,11 @@ fn coverage(pages: usize, total_pages: usize, seed: u64) -> String {
 
 /// Whether all of the buffer that a check covers is 0, read from memory.
 fn zeros(context: &Context, reader: &Device, remedy: &str) -> Outcome {
-    let way = Way::of(&reader.info()?, Instruction::detect());
+    let way = match Way::of(&reader.info()?, Instruction::detect()) {
+        // A reader may not have the driver discard cache lines.
+        Way::Driver => Way::ThroughCache,
+        way => way,
+    };
     let mapping = reader.map(..)?;
     let (start, len) = (mapping.as_ptr().cast_mut(), mapping.len());
     let surroundings = Surroundings::new(context, &mapping, reader.size_bytes(), "zeros");

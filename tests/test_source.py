@@ -213,6 +213,44 @@ def test_overlay_builds_without_warnings(tmp_path, arguments):
     assert (tmp_path / "mydrv.dtbo").exists()
 
 
+DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), *sorted(LAYER.glob("*.md"))]
+# Properties of the region, not of the buffer, in lines of text.
+OF_THE_REGION = r"alloc-ranges|alignment|reg|compatible = \"shared-dma-pool\"|linux,cma-default"
+
+
+def examples():
+    """Every device tree of the documents, and what they write as `NAME = VALUE` of a property in a tree of its own: name, source."""
+    for path in DOCUMENTS:
+        text = path.read_text()
+        for i, tree in enumerate(re.findall(r"^```dts\n(.*?)^```", text, re.M | re.S)):
+            yield f"{path.stem}-{i}.{'dtso' if '/plugin/' in tree else 'dts'}", tree
+        values = r"(?:<[^>`…]*>|\"[^\"`…]*\")"
+        for i, line in enumerate(re.findall(rf"`([a-z][a-z,-]* = {values}(?:, {values})*);?`", text)):
+            properties = {"compatible": '"mydrv,dma-buffer"', "memory-region": "<&LABEL>", "label": '"example"'}
+            reserved = {"compatible": '"shared-dma-pool"', "size": "<0x0 0x4000000>"}
+            of = reserved if re.match(OF_THE_REGION, line) else properties
+            of.update([line.split(" = ")])
+            write = lambda properties: " ".join(f"{name} = {value};" for name, value in properties.items())
+            yield (
+                f"{path.stem}-line-{i}.dts",
+                f"""/ {{
+    reserved-memory {{ #address-cells = <2>; #size-cells = <2>; ranges; LABEL: region {{ reusable; {write(reserved)} }}; }};
+    buffer {{ {write(properties)} }};
+}};
+""",
+            )
+
+
+def test_device_trees_in_the_documents_are_right(tmp_path):
+    """Each builds without a warning, and keeps to the binding."""
+    trees = dict(examples())
+    assert len([name for name in trees if "-line-" not in name]) >= 3 and len(trees) >= 8, trees.keys()
+    for name, source in trees.items():
+        (tmp_path / name).write_text(source)
+    output = in_build([str(TOP / "tests/binding/check"), *(str(tmp_path / name) for name in trees)])
+    assert output.count("ok  ") == len(trees), output
+
+
 def test_binding_accepts_the_overlay_and_refuses_wrong_ones():
     output = in_build([str(TOP / "tests/binding/check")])
     refused = [line for line in output.splitlines() if line.startswith("ok") and line.endswith("is refused")]

@@ -7,7 +7,7 @@ WRONG = {
     "kernel without Rust": ('KERNEL_FEATURES:remove = "rust"', "", ['KERNEL_FEATURES lacks "rust"', 'KERNEL_FEATURES:append = " rust"']),
     "no systemd": ('DISTRO_FEATURES:remove = "systemd"', "", ['DISTRO_FEATURES lacks "systemd"', "INIT_MANAGER"]),
     "machine without overlay": ("", 'MACHINE = "qemux86-64"', ['no device-tree overlay for MACHINE "qemux86-64"', "MYDRV_OVERLAY:qemux86-64"]),
-    "buffer larger than memory": ('MYDRV_CMA_SIZE = "0x10000000"\nQB_MEM = "-m 256"', "", ["more than half of the 256 MiB", "QB_MEM"]),
+    "buffer larger than memory": ('MYDRV_CMA_SIZE = "0xc200000"\nQB_MEM = "-m 256"', "", ["more than three quarters of the 256 MiB", "QB_MEM"]),
     "size with a suffix": ('MYDRV_CMA_SIZE = "64M"', "", ['MYDRV_CMA_SIZE = "64M" is not a size', "0x4000000"]),
     "size that is no multiple": ('MYDRV_CMA_SIZE = "0x100000"', "", ["a multiple of 2 MiB"]),
     "overlay of unknown buffers": ('MYDRV_OVERLAY = "acme"', "", ["MYDRV_EXPECT is empty", "MYDRV_EXPECT:qemuarm64"]),

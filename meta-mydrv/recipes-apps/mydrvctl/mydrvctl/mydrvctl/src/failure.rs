@@ -77,7 +77,7 @@ impl Failure {
             Self::InUse | Self::Device(Error::Busy { .. }) => 6,
             Self::CommandLine(answer) => answer.exit_code() as u8,
             // As a shell says of a program that a signal ended.
-            Self::Interrupted(signal) => 128 | *signal as u8,
+            Self::Interrupted(signal) => 128_u8.saturating_add(*signal as u8),
             Self::Device(_) | Self::Io { .. } | Self::Output(_) | Self::Broken(_) => 5,
         }
     }
@@ -161,5 +161,27 @@ mod tests {
             success
         );
         assert_ne!(code(Failure::first(Ok(()), output(io::ErrorKind::StorageFull))), success);
+    }
+
+    #[test]
+    fn each_class_has_its_code() {
+        let path = Path::new("/dev/mydrv0");
+        let io = |kind: io::ErrorKind| Failure::io(path)(kind.into());
+        for (failure, code) in [
+            (Failure::Check, 1),
+            (Failure::Different("d".into()), 1),
+            (Failure::Usage("u".into()), 2),
+            (Failure::NotFound("n".into()), 3),
+            (io(io::ErrorKind::PermissionDenied), 4),
+            (io(io::ErrorKind::StorageFull), 5),
+            (Failure::Broken("b".into()), 5),
+            (Failure::InUse, 6),
+            (Failure::Device(mydrv::Error::Busy { path: path.into() }), 6),
+            (Failure::Device(mydrv::Error::Gone { path: path.into() }), 5),
+            (Failure::Interrupted(2), 130),
+            (Failure::Interrupted(15), 143),
+        ] {
+            assert_eq!(failure.code(), code, "{failure}");
+        }
     }
 }

@@ -172,6 +172,18 @@ fn a_failure_stays_one_whatever_becomes_of_the_output() {
                 .unwrap();
             assert_eq!(code(&output), expected, "{arguments:?} into a {kind}: {}", stderr(&output));
             assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+            // Told, but where a reader has seen enough; and of what never came to its output there is nothing to tell.
+            let told = match expected {
+                1 => true,
+                3 if arguments.contains(&"--json") => kind == "full disk",
+                _ => false,
+            };
+            assert_eq!(
+                stderr(&output).contains("standard output: "),
+                told,
+                "{arguments:?} into a {kind}: {}",
+                stderr(&output)
+            );
             let output = command(&system.0, arguments).stderr(unwritable(kind)).output().unwrap();
             assert_eq!(code(&output), expected, "{arguments:?} with stderr on a {kind}");
             let output = command(&system.0, arguments)

@@ -406,6 +406,24 @@ fn the_service_manager_is_asked_for_time_by_size() {
 }
 
 #[test]
+fn without_a_place_for_reports_the_check_is_made_all_the_same() {
+    let system = System::new("no-run", &["camera"]);
+    fs::remove_dir_all(system.0.join("run/mydrv")).unwrap();
+    let output = system.validate(0, "0");
+    // The report that cannot be written is what fails.
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && told.contains("mydrv0.lock") && told.contains("mydrv0.json"),
+        "{output:?}"
+    );
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("validation passed"),
+        "{output:?}"
+    );
+    assert!(system.opens(0) > 0);
+}
+
+#[test]
 fn settings_from_outside() {
     let system = System::new("settings", &["camera"]);
     let with = |name: &str, value: &str| system.command(&["validate"]).env(name, value).output().unwrap();

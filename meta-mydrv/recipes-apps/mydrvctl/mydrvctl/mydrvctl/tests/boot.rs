@@ -215,6 +215,22 @@ fn the_sum_is_what_the_devices_own_validations_found() {
 }
 
 #[test]
+fn the_sum_looks_at_what_it_expects_itself() {
+    let system = System::new("expects", &["camera"]);
+    assert_eq!(code(&system.validate(0, "0")), 0);
+    for (expected, id) in [("camera=1M", "size"), ("camera video", "expect"), ("video", "unexpected")] {
+        let output = system
+            .command(&["validate", "--boot"])
+            .env("MYDRV_EXPECT", expected)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 1, "{expected}: {output:?}");
+        let sum = system.report("validate.json");
+        assert!(checks(&sum, "fail").any(|check| check["id"] == id), "{expected}: {sum}");
+    }
+}
+
+#[test]
 fn a_failure_of_a_device_is_one_of_the_boot() {
     let system = System::new("failure", &["camera", "video"]);
     let mut wrong = system.device(1, "video");

@@ -144,12 +144,17 @@ pub fn size(context: &Context, reader: &Device, node: &Node, region: &Region) ->
         );
     }
     if context.expected_size(node).is_some_and(|size| size != found) {
-        return fail(
-            format!("wrong size: {told}"),
-            "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT in /etc/default/mydrv",
-        );
+        return other_size(found);
     }
     Ok((told, found))
+}
+
+/// That the buffer has another size than the product expects.
+pub fn other_size<T>(found: u64) -> Outcome<T> {
+    fail(
+        format!("wrong size: {found} bytes ({})", output::size(found)),
+        "set the overlay's size (MYDRV_CMA_SIZE) or MYDRV_EXPECT in /etc/default/mydrv",
+    )
 }
 
 /// What the physical-range check expects, in words.

@@ -313,7 +313,21 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<R
                 report.take_over(check);
             }
             report.take_over_memory(&found["memory"]);
-            return expect::range_in(&found, &candidate.path);
+            let range = expect::range_in(&found, &candidate.path);
+            // The device's own validation may have been told of another size, or of none.
+            if let (Some(size), Some(range)) = (context.expected_size(node), &range)
+                && range.end - range.start != size
+            {
+                report.check(
+                    Spec {
+                        id: "size",
+                        expected: format!("{size} bytes (MYDRV_EXPECT)"),
+                        on: ("device-report", Some(range)),
+                    },
+                    |range| identity::other_size::<()>(range.end - range.start),
+                );
+            }
+            return range;
         }
     }
     let on_node = ("node", candidate.as_ref());

@@ -42,7 +42,7 @@ def test_unbind_ends_a_command_with_a_word(guest, small, node, name):
     platform = guest.run(f"basename $(realpath /sys/class/misc/$(basename {path})/device)")
     script = f"""
         {command.format(path)} >/tmp/said 2>&1 & pid=$!
-        until grep -q '^[0-9a-f-]* rw-s .* {path}$' /proc/$pid/maps; do sleep 0.01; done; sleep 1
+        until grep -q '^[0-9a-f-]* rw-s .* {path}$' /proc/$pid/maps || ! kill -0 $pid; do sleep 0.01; done; sleep 1
         echo {platform} >/sys/bus/platform/drivers/mydrv/unbind
         wait $pid; status=$?
         echo {platform} >/sys/bus/platform/drivers/mydrv/bind

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
-    report::{Outcome, Problem, fail, interrupted, not_applicable, skip},
+    report::{Outcome, Problem, fail, in_use, interrupted, not_applicable, skip},
+    users,
 };
 use crate::{output, stop::Stop};
 
@@ -540,6 +541,10 @@ pub fn scrub(context: &Context, info: &Info, path: &Path, dirtied: bool) -> Outc
     }
     let reader = OpenOptions::new().lock(Lock::Exclusive).open(path)?;
     if !reader.info()?.flags.pristine() {
+        // Then it was no last close.
+        if reader.users()?.open_files > 1 {
+            return in_use(format!("{}: in use by {}", path.display(), users::named(&context.root, path)));
+        }
         return fail(
             "the buffer was not zeroed",
             format!("stop what else has the device open (fuser -v {})", path.display()),

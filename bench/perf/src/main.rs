@@ -4,13 +4,14 @@
 //! each operation, size and kind of memory.
 //!
 //! The unit is nanoseconds of the guest's clock; under QEMU's `-icount shift=0` they are instructions. Each of the [`ROUNDS`] rounds
-//! maps anew; buffers are allocated before.
+//! maps anew; buffers are allocated before. Then what `mydrvctl validate` costs, process and all.
 
 use std::{
     fs::{File, OpenOptions},
     io,
     os::fd::{FromRawFd, OwnedFd, RawFd},
     path::Path,
+    process::{Command, Stdio},
     ptr,
     time::Instant,
 };
@@ -45,6 +46,31 @@ fn main() -> io::Result<()> {
                 println!(r#"{{"operation": "{operation}", "mib": {mib}, "memory": "{name}", "instructions": {counts:?}}}"#);
             }
         }
+    }
+    for (contents, zeroed) in [("zeros", true), ("kept", false)] {
+        let rounds = (0..ROUNDS).map(|_| validate(zeroed)).collect::<io::Result<Vec<_>>>()?;
+        println!(r#"{{"validate": "{contents}", "instructions": {rounds:?}}}"#);
+    }
+    Ok(())
+}
+
+/// Measures `mydrvctl validate` of the whole buffer, on one that the driver has just zeroed, or on one that was written to since.
+fn validate(zeroed: bool) -> io::Result<u128> {
+    if zeroed {
+        for file in ["unbind", "bind"] {
+            std::fs::write(format!("/sys/bus/platform/drivers/mydrv/{file}"), "mydrv-buffer")?;
+            // Or else the check waits for udev.
+            successful(Command::new("udevadm").arg("settle"))?;
+        }
+    }
+    let (done, instructions) = measure(|| successful(Command::new("mydrvctl").args(["--device", "/dev/mydrv0", "validate"])));
+    done.map(|()| instructions)
+}
+
+fn successful(command: &mut Command) -> io::Result<()> {
+    let status = command.stdout(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("{command:?}: {status}")));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! Also how long either waits, and how it asks the service manager for the time.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     env, fs,
     os::{
         linux::net::SocketAddrExt,
@@ -194,29 +194,37 @@ pub fn patience(nodes: &[Node]) -> Duration {
 
 /// Wakes up a wait when something happens in /dev or /run/mydrv, and tells the service manager that it goes on.
 pub struct Alarm {
-    events: Option<rustix::fd::OwnedFd>,
+    root: PathBuf,
+    /// From the first wait on: the kernel takes some 50 ms to close such a file, which a validation that waits for nothing need not spend.
+    events: OnceCell<Option<rustix::fd::OwnedFd>>,
     told: Cell<Instant>,
 }
 
 impl Alarm {
     pub fn new(root: &Path) -> Self {
-        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok();
-        if let Some(events) = &events {
-            for (directory, flags) in [
-                (
-                    root.join(DIRECTORY),
-                    inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE,
-                ),
-                (root.join("dev"), inotify::WatchFlags::CREATE | inotify::WatchFlags::ATTRIB),
-            ] {
-                // Without it the wait asks by the clock alone.
-                let _ = inotify::add_watch(events, directory, flags);
-            }
-        }
         Self {
-            events,
+            root: root.to_owned(),
+            events: OnceCell::new(),
             told: Cell::new(Instant::now()),
         }
+    }
+
+    fn watch(&self) -> Option<rustix::fd::OwnedFd> {
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
+        for (directory, flags) in [
+            (
+                self.root.join(DIRECTORY),
+                inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE,
+            ),
+            (
+                self.root.join("dev"),
+                inotify::WatchFlags::CREATE | inotify::WatchFlags::ATTRIB,
+            ),
+        ] {
+            // Without it the wait asks by the clock alone.
+            let _ = inotify::add_watch(&events, directory, flags);
+        }
+        Some(events)
     }
 
     /// Sleeps until something happens, but not longer than `most`.
@@ -228,7 +236,12 @@ impl Alarm {
         }
         // What has no event of its own: the driver's state, locks.
         let time = most.min(Duration::from_millis(100));
-        let Some(events) = &self.events else {
+        let Some(events) = self.events.get() else {
+            // What happened before there was a watch is seen by asking again.
+            let _ = self.events.set(self.watch());
+            return;
+        };
+        let Some(events) = events else {
             std::thread::sleep(time);
             return;
         };

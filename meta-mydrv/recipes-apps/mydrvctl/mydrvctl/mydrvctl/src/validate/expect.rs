@@ -231,6 +231,16 @@ mod tests {
     }
 
     #[test]
+    fn an_expectation_in_words() {
+        let expected = Expectation {
+            size: Some(64 << 20),
+            ..expect("camera")
+        };
+        assert_eq!(words(&expected), "a buffer camera, 64 MiB");
+        assert_eq!(words(&expect("/d")), "a buffer /d");
+    }
+
+    #[test]
     fn labels_are_unique_and_a_missing_one_is_none() {
         let (_tree, nodes) = tree("expect-labels");
         assert_eq!(failure(labels(&nodes)), "label \"camera\" of both /a and /b");

@@ -337,3 +337,19 @@ impl<'a, M: Memory, H: Host> Elements<'a, M, H> {
 }
 
 const _: () = assert!(LINE_WORDS.is_multiple_of(2) && PAGE_LINES.is_multiple_of(4));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkerboard_alternates_from_bit_to_bit_from_word_to_word_and_from_line_to_line() {
+        for odd in [false, true] {
+            let words = pattern(CHECKERBOARD, odd).words();
+            assert!(words.iter().all(|word| word ^ word << 1 | 1 == u64::MAX));
+            assert!(words.windows(2).all(|pair| pair[0] == !pair[1]));
+            assert_eq!(words.map(|word| !word), pattern(CHECKERBOARD, !odd).words());
+            assert_eq!(words.map(|word| !word), pattern(INVERSE, odd).words());
+        }
+    }
+}

@@ -94,7 +94,10 @@ def test_the_report_tells_what_it_is_about(guest, device):
     report = json.loads(guest.run("cat /tmp/report.json"))
     assert report["boot_id"] == guest.run("cat /proc/sys/kernel/random/boot_id").strip()
     assert report["kernel"] == guest.run("uname -r").strip()
-    assert report["module_srcversion"] == guest.run("cat /sys/module/mydrv/srcversion").strip()
+    srcversion = guest.run("cat /sys/module/mydrv/srcversion 2>/dev/null || true").strip()
+    assert report["module_srcversion"] == (srcversion or None)
+    build_id = guest.run("od -An -v -tx1 -j16 /sys/module/mydrv/notes/.note.gnu.build-id | tr -d ' \\n'").strip()
+    assert build_id and report["module_build_id"] == build_id
     machine = guest.run("systemd-id128 machine-id --app-specific=5cb097f116c24d0cb0dc6f234ba38f7e 2>/dev/null || true").strip()
     assert not machine or report["machine_id"] == machine
     assert len(report["device_tree_sha256"]) == 64

@@ -440,6 +440,12 @@ fn each_part_of_a_device_is_looked_for_by_any_of_its_names() {
         .map(|buffer| buffer["physical_address"].as_u64())
         .collect();
     assert_eq!(places, [Some(0), Some(1 << 30)]);
+    assert_eq!(report["buffers"][1]["size_bytes"], BYTES);
+    // By the node until the device is known; and what is about all of them by none.
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(check(checks, "region")["device"], "/mydrv-buffer");
+    assert_eq!(check(checks, "size")["device"], system.0.join("dev/mydrv0").to_str().unwrap());
+    assert!(check(checks, "labels")["device"].is_null());
     assert!(with(&report, "pass").contains("apart"));
 }
 

@@ -27,8 +27,10 @@ pub struct Provenance {
     /// The machine, for this program alone: `systemd-id128 machine-id --app-specific=5cb097f116c24d0cb0dc6f234ba38f7e` prints the same there. The machine ID
     /// itself is not for networks (machine-id(5)).
     pub machine_id: Option<String>,
-    /// The driver's srcversion: a hash of its sources. Null where it is built in.
+    /// The driver's srcversion: a hash of its sources. Null where it is built in, or the kernel lacks CONFIG_MODULE_SRCVERSION_ALL.
     pub module_srcversion: Option<String>,
+    /// The driver's build ID, in hexadecimal: another one for each build. Null where it is built in.
+    pub module_build_id: Option<String>,
     /// SHA-256 of the buffers' nodes and their regions' in the running device tree, in hexadecimal: two machines with the same value have the
     /// same buffers.
     pub device_tree_sha256: Option<String>,
@@ -44,6 +46,9 @@ impl Provenance {
             boot_id: line("proc/sys/kernel/random/boot_id"),
             machine_id: line("etc/machine-id").and_then(|id| machine_id(&id)),
             module_srcversion: line("sys/module/mydrv/srcversion"),
+            module_build_id: fs::read(root.join("sys/module/mydrv/notes/.note.gnu.build-id"))
+                .ok()
+                .and_then(|note| build_id(&note)),
             device_tree_sha256: device_tree(&root.join("sys/firmware/devicetree/base")),
         }
     }
@@ -60,6 +65,14 @@ fn machine_id(id: &str) -> Option<String> {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     Some(hexadecimal(&bytes))
+}
+
+/// An ELF note in the machine's byte order: the lengths of name and descriptor, the type, "GNU", the build ID (elf(5)).
+fn build_id(note: &[u8]) -> Option<String> {
+    let (head, rest) = note.split_first_chunk::<16>()?;
+    let length = u32::from_ne_bytes(*head[4..].first_chunk()?) as usize;
+    let id = rest.get(..length).filter(|id| !id.is_empty() && head.ends_with(b"GNU\0"))?;
+    Some(hexadecimal(id))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -107,6 +120,23 @@ mod tests {
             "0123456789abcdef0123456789abcdeg",
         ] {
             assert_eq!(machine_id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_build_id_is_a_notes_descriptor() {
+        let note = |length: u32, name: &[u8], id: &[u8]| {
+            [&4_u32.to_ne_bytes(), &length.to_ne_bytes(), &3_u32.to_ne_bytes(), name, id].concat()
+        };
+        assert_eq!(build_id(&note(3, b"GNU\0", &[0xab, 1, 2])).as_deref(), Some("ab0102"));
+        assert_eq!(build_id(&note(2, b"GNU\0", &[0xab, 1, 2, 0])).as_deref(), Some("ab01"));
+        for bad in [
+            note(4, b"GNU\0", &[1, 2, 3]),
+            note(0, b"GNU\0", &[]),
+            note(1, b"XXX\0", &[1]),
+            vec![],
+        ] {
+            assert_eq!(build_id(&bad), None, "{bad:?}");
         }
     }
 

@@ -432,9 +432,14 @@ fn persistently<T>(
         if began.elapsed() >= patience || current!().signal_pending() {
             return Err(shortage);
         }
-        if began.elapsed() >= A_MOMENT && !told {
-            told = true;
-            dev_info!(dev, "memory-region: some lent pages cannot be moved out of it yet; trying for a minute\n");
+        if began.elapsed() >= A_MOMENT {
+            if !told {
+                told = true;
+                dev_info!(dev, "memory-region: some lent pages cannot be moved out of it yet; trying for a minute\n");
+            }
+            // Each time: who listens may just have started.
+            // SAFETY: The device is valid.
+            unsafe { shim::mydrv_tell_lent(raw(dev)) };
         }
         fsleep(pause);
         pause = Delta::from_millis((pause.as_millis() * 3 / 2).min(2000));

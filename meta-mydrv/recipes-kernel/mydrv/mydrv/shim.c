@@ -165,6 +165,17 @@ void mydrv_vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 }
 
 /*
+ * An array of C strings. Tells user space that the device waits for lent pages, which stay where they are as long as they are dirty or in a cache:
+ * 60-mydrv.rules has them written back and dropped.
+ */
+void mydrv_tell_lent(struct device *dev)
+{
+	char *envp[] = { "MYDRV_LENT=1", NULL };
+
+	kobject_uevent_env(&dev->kobj, KOBJ_CHANGE, envp);
+}
+
+/*
  * anon_inodes.h is not in the bindings. An inode of its own, whose i_mapping stands for the buffer in the address spaces that map it. The file
  * that comes with it serves only to make it, hence operations that live in the kernel itself.
  */

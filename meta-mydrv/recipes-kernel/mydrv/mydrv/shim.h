@@ -29,6 +29,7 @@ pgprot_t mydrv_pgprot_uncached(pgprot_t prot, bool write_combine);
 pgprot_t mydrv_pgprot_dirty(pgprot_t prot);
 bool mydrv_vma_is_shared(const struct vm_area_struct *vma);
 void mydrv_vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags);
+void mydrv_tell_lent(struct device *dev);
 struct inode *mydrv_anchor_inode(void);
 
 #endif

@@ -79,6 +79,8 @@ extern "C" {
         vma: *mut bindings::vm_area_struct,
         flags: bindings::vm_flags_t,
     );
+    /// `dev` is valid.
+    pub(crate) fn mydrv_tell_lent(dev: *mut bindings::device);
     /// Returns a reference to an inode, or an error pointer.
     pub(crate) fn mydrv_anchor_inode() -> *mut bindings::inode;
 }

@@ -9,7 +9,7 @@ use std::{
     io::Read,
     os::unix::fs::FileExt,
     path::PathBuf,
-    process::{Child, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -74,8 +74,22 @@ impl Filled {
     }
 
     fn start(&self, arguments: &[&str]) -> Child {
-        let mut command = command(&self.system.0, arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let program = command(&self.system.0, arguments);
+        // Whatever the test's own caller has it ignore, which the program would respect.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=HUP,INT,TERM")
+            .arg(program.get_program())
+            .args(program.get_args());
+        program.get_envs().for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     /// Waits until the program has all of the buffer under test: when a line is changed that only March C- and checkerboard reach.
@@ -127,7 +141,7 @@ fn a_signal_in_the_middle_of_a_test_ends_it_with_the_contents_back() {
 #[test]
 fn a_signal_that_the_caller_ignores_stays_ignored() {
     let filled = Filled::new("nohup", |_| {});
-    let mut command = std::process::Command::new("nohup");
+    let mut command = Command::new("nohup");
     command.arg(system::program()).arg("--root").arg(&filled.system.0);
     command
         .args(["--json", "validate", "--wait", "0", "--repeat", "4"])

@@ -80,9 +80,11 @@ fn lockers(root: &Path, path: &Path) -> Option<BTreeSet<u32>> {
 
 /// By /proc/PID/fd, which root sees of all processes, others of their own.
 fn openers(root: &Path, path: &Path) -> BTreeSet<u32> {
-    let Ok(wanted) = fs::metadata(path).map(|file| file.rdev()) else {
+    let wanted = fs::metadata(path).map_or(0, |file| file.rdev());
+    if wanted == 0 {
+        // No device: other files below /dev are none either, e.g. those in /dev/shm.
         return BTreeSet::new();
-    };
+    }
     fs::read_dir(root.join("proc"))
         .into_iter()
         .flatten()

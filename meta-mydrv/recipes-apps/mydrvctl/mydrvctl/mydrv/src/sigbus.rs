@@ -150,15 +150,17 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     }
     // SAFETY: `install()` filled it in before this handler was in place.
     let before = unsafe { (*BEFORE.0.get()).assume_init_ref() };
+    // By somebody, or by the kernel of a memory error that nobody has touched yet. Nothing faults again on return.
+    let sent = code <= 0 || code == libc::BUS_MCEERR_AO;
     match before.sa_sigaction {
-        // Sent by somebody, and ignored. The kernel does not ignore a fault.
-        libc::SIG_IGN if code <= 0 => {}
+        // Sent, and ignored. The kernel does not ignore a fault.
+        libc::SIG_IGN if sent => {}
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: zeros are a valid sigaction: the default. A fault happens again on return; a signal that was sent waits until then.
             unsafe {
                 let default: libc::sigaction = mem::zeroed();
                 libc::sigaction(signal, &default, ptr::null_mut());
-                if code <= 0 {
+                if sent {
                     libc::raise(signal);
                 }
             }

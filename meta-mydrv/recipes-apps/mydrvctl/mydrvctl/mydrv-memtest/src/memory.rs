@@ -65,7 +65,8 @@ impl Mapped<'_, true> {
     /// # Safety
     ///
     /// The bytes are mapped as long as the lifetime: for reading, and for writing unless nothing but [`zeros`](crate::zeros) is called. `start` is
-    /// a multiple of 64, and no reference points there.
+    /// a multiple of 64, and no reference points there. And whoever is given the value asks [`Lines`] for the 64 lines of a page alone, which is not
+    /// checked there, as [`run`](crate::run) and [`zeros`](crate::zeros) do.
     pub unsafe fn flushed_by(instruction: Instruction, start: *mut u8, len: usize) -> Self {
         Self::new(start, len, Some(instruction))
     }

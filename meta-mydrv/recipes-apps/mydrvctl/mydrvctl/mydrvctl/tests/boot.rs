@@ -231,6 +231,59 @@ fn the_sum_looks_at_what_it_expects_itself() {
 }
 
 #[test]
+fn the_sum_requires_what_it_is_told_to_itself() {
+    let system = System::new("requires", &["camera"]);
+    assert_eq!(code(&system.validate(0, "0")), 0);
+    let passed = system.report("mydrv0.json");
+    let sum = |report: &Value, requires: &str, expects: &str| {
+        system.put("run/mydrv/mydrv0.json", report.to_string().as_bytes());
+        let mut command = system.command(&["validate", "--boot", "--wait", "0"]);
+        let output = command
+            .env("MYDRV_REQUIRE", requires)
+            .env("MYDRV_EXPECT", expects)
+            .output()
+            .unwrap();
+        let sum = system.report("validate.json");
+        let failed: Vec<_> = checks(&sum, "fail").map(|check| check["id"].to_string()).collect();
+        assert_eq!(code(&output), i32::from(!failed.is_empty()), "{output:?}");
+        failed.join(" ")
+    };
+    assert_eq!(sum(&passed, "boot", "camera=256K"), "");
+    // As a validation that was told to require less leaves it.
+    let mut skipped = passed.clone();
+    let all = skipped["checks"].as_array_mut().unwrap();
+    let check = all.iter_mut().find(|check| check["id"] == "physical-range").unwrap();
+    check["verdict"] = "skip".into();
+    check["reason"] = "a".into();
+    skipped["buffers"][0]["physical_address"] = Value::Null;
+    assert_eq!(sum(&skipped, "size", "camera=256K"), "");
+    assert_eq!(sum(&skipped, "boot", "camera=256K"), "\"physical-range\"");
+    assert_eq!(sum(&skipped, "size", "camera=1M"), "\"size\"");
+    // Nothing tells the size.
+    skipped["buffers"] = Value::Array(Vec::new());
+    assert_eq!(sum(&skipped, "size", "camera"), "");
+    assert_eq!(sum(&skipped, "size", "camera=256K"), "\"size\"");
+    // A check that this program does not have.
+    let mut other = passed;
+    other["checks"][3]["id"] = "of-another-version".into();
+    assert_eq!(sum(&other, "size", "camera"), "\"device-report\"");
+}
+
+#[test]
+fn nothing_is_written_through_a_link_beside_the_reports() {
+    let system = System::new("links", &["camera"]);
+    system.put("kept", b"kept");
+    for name in ["mydrv0.lock", "mydrv0.json.new"] {
+        system.link(&format!("run/mydrv/{name}"), "kept");
+    }
+    let output = system.validate(0, "0");
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mydrv0.lock"), "{output:?}");
+    assert_eq!(fs::read(system.0.join("kept")).unwrap(), b"kept");
+    assert!(system.exists("mydrv0.json"));
+}
+
+#[test]
 fn a_failure_of_a_device_is_one_of_the_boot() {
     let system = System::new("failure", &["camera", "video"]);
     let mut wrong = system.device(1, "video");

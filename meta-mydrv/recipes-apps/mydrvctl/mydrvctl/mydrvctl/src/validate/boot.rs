@@ -10,7 +10,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{OpenOptionsExt, PermissionsExt},
             net::{SocketAddr, UnixDatagram},
         },
     },
@@ -20,15 +20,16 @@ use std::{
 
 use mydrv::{Candidate, Selector};
 use rustix::{
-    fs::{FlockOperation, inotify},
+    fs::{FlockOperation, OFlags, inotify},
     io::Errno,
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Context,
+    Context, checks,
     devicetree::{Node, Region},
-    report::{Outcome, fail},
+    report::{Outcome, Verdict, fail},
 };
 use crate::failure::{Failure, Result};
 
@@ -100,12 +101,13 @@ impl Claim {
     /// Takes the device, once nobody else validates it.
     pub fn take(context: &Context, name: &str) -> Result<Self> {
         let path = Self::path(&context.root, name);
-        let file = fs::File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path)
-            .or_else(|_| fs::File::open(&path))
+        // No link is followed: root may do this where another user can write.
+        let open = |options: &mut fs::OpenOptions| {
+            let nofollow = OFlags::NOFOLLOW.bits() as i32;
+            options.read(true).custom_flags(nofollow).open(&path)
+        };
+        let file = open(fs::File::options().append(true).create(true))
+            .or_else(|_| open(&mut fs::File::options()))
             .map_err(Failure::io(&path))?;
         // Root's, by hand, must not shut out the unit's user later. Somebody else's is as it is.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
@@ -157,13 +159,16 @@ fn report(path: &Path, node: &str) -> Option<Value> {
     (report["verdict"] != "interrupted" && checks.iter().any(|check| check["device"] == node)).then_some(report)
 }
 
-/// The checks of a device's report, which must be what its verdict says.
+/// The checks of a device's report, which must be what its verdict says. Each must be one that this program has, or it could not be taken over.
 pub fn verdict(report: &Value) -> Outcome<Vec<Value>> {
     let checks = report["checks"].as_array().cloned().unwrap_or_default();
+    let is_known =
+        |check: &Value| check["id"].as_str().and_then(checks::find).is_some() && Verdict::deserialize(&check["verdict"]).is_ok();
     let any = |verdict| checks.iter().any(|check| check["verdict"] == verdict);
     let verdict = report["verdict"].as_str().unwrap_or("none");
     let borne_out = match verdict {
-        "pass" => any("pass") && !any("fail") && !any("in-use"),
+        _ if !checks.iter().all(is_known) => false,
+        "pass" => any("pass") && !any("fail") && !any("in-use") && !any("interrupted"),
         "fail" => any("fail"),
         "in-use" => any("in-use") && !any("fail"),
         _ => false,
@@ -323,6 +328,8 @@ mod tests {
             ("pass", &["pass", "skip", "n/a"][..], true),
             ("pass", &["pass", "fail"], false),
             ("pass", &["pass", "in-use"], false),
+            ("pass", &["pass", "interrupted"], false),
+            ("fail", &["fail", "other"], false),
             ("pass", &["skip"], false),
             ("pass", &[], false),
             ("fail", &["pass", "fail", "in-use"], true),
@@ -333,9 +340,13 @@ mod tests {
             ("interrupted", &["pass"], false),
             ("none", &["pass"], false),
         ] {
-            let checks: Vec<_> = checks.iter().map(|check| serde_json::json!({ "verdict": check })).collect();
-            let report = serde_json::json!({ "verdict": told, "checks": checks });
-            assert_eq!(verdict(&report).is_ok(), good, "{report}");
+            let report = |id| {
+                let check = |verdict| serde_json::json!({ "id": id, "verdict": verdict });
+                let checks: Vec<_> = checks.iter().map(check).collect();
+                serde_json::json!({ "verdict": told, "checks": checks })
+            };
+            assert_eq!(verdict(&report("size")).is_ok(), good, "{}", report("size"));
+            assert!(verdict(&report("of another version")).is_err());
         }
         assert!(verdict(&Value::Null).is_err());
     }

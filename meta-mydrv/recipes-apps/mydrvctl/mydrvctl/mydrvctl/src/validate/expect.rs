@@ -150,10 +150,10 @@ impl Place {
     }
 }
 
-/// Where the report of another process has the device.
-pub fn range_in(report: &Value, device: &Path) -> Option<Range<u64>> {
+/// What the report of another process tells of the device's place.
+pub fn place_in(report: &Value, device: &Path) -> Option<Place> {
     let places = Vec::<Place>::deserialize(&report["buffers"]).ok()?;
-    places.iter().find(|place| Path::new(&place.device) == device)?.range()
+    places.into_iter().find(|place| Path::new(&place.device) == device)
 }
 
 /// That no two buffers have memory in common.
@@ -273,11 +273,12 @@ mod tests {
     fn another_processs_report_tells_where_a_device_is() {
         let report = serde_json::json!({ "buffers": [
             { "device": "/dev/mydrv0", "node": "/a", "physical_address": 4096, "size_bytes": 8192 },
-            { "device": "/dev/mydrv1", "node": "/b", "physical_address": null, "size_bytes": null },
+            { "device": "/dev/mydrv1", "node": "/b", "physical_address": null, "size_bytes": 4096 },
         ] });
-        assert_eq!(range_in(&report, Path::new("/dev/mydrv0")), Some(4096..12288));
-        assert_eq!(range_in(&report, Path::new("/dev/mydrv1")), None);
-        assert_eq!(range_in(&report, Path::new("/dev/mydrv2")), None);
-        assert_eq!(range_in(&Value::Null, Path::new("/dev/mydrv0")), None);
+        let place = |report, device| place_in(report, Path::new(device));
+        assert_eq!(place(&report, "/dev/mydrv0").unwrap().range(), Some(4096..12288));
+        let second = place(&report, "/dev/mydrv1").unwrap();
+        assert_eq!((second.range(), second.size_bytes), (None, Some(4096)));
+        assert!(place(&report, "/dev/mydrv2").is_none() && place(&Value::Null, "/dev/mydrv0").is_none());
     }
 }

@@ -19,7 +19,6 @@ mod users;
 
 use std::{
     cell::Cell,
-    ops::Range,
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -36,7 +35,7 @@ pub use sharing::peer;
 use self::{
     boot::{Alarm, Claim, Part},
     devicetree::Node,
-    report::{Report, Spec, Voice, not_applicable},
+    report::{Report, Spec, Voice, fail, not_applicable},
 };
 use crate::{
     cli::{Cli, Expectation, Validate},
@@ -210,7 +209,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     let mut places = Vec::new();
     for node in &chosen {
         report.begin_device(node.name());
-        let range = check_device(&mut report, &context, node);
+        let (address, size) = check_device(&mut report, &context, node);
         if !context.expect.is_empty() {
             report.check(
                 Spec {
@@ -221,7 +220,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
                 |node| expect::unexpected(&context.expect, node),
             );
         }
-        places.push(report.place(node.name(), range));
+        places.push(report.place(node.name(), address, size));
     }
     report.end_devices();
     let validated = !chosen.is_empty();
@@ -269,8 +268,8 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     }
 }
 
-/// Every check of one buffer. Answers its physical addresses, where they can be told.
-fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<Range<u64>> {
+/// Every check of one buffer. Answers its physical address and its bytes, where they can be told.
+fn check_device(report: &mut Report, context: &Context, node: &Node) -> (Option<u64>, Option<u64>) {
     let found = ("device-tree", Some(node));
     let region = report.check(
         Spec {
@@ -309,25 +308,33 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<R
                 },
                 boot::verdict,
             );
+            let passed = found["verdict"] == "pass";
             for check in checks.iter().flatten() {
-                report.take_over(check);
+                report.take_over(check, passed);
             }
             report.take_over_memory(&found["memory"]);
-            let range = expect::range_in(&found, &candidate.path);
-            // The device's own validation may have been told of another size, or of none.
-            if let (Some(size), Some(range)) = (context.expected_size(node), &range)
-                && range.end - range.start != size
+            let place = expect::place_in(&found, &candidate.path);
+            let (address, size) = place.map_or((None, None), |place| (place.physical_address, place.size_bytes));
+            // The device's own validation may have been told of another size, or of none. One that did not pass need not know it.
+            if let Some(expected) = context.expected_size(node)
+                && size.map_or(passed, |size| size != expected)
             {
                 report.check(
                     Spec {
                         id: "size",
-                        expected: format!("{size} bytes (MYDRV_EXPECT)"),
-                        on: ("device-report", Some(range)),
+                        expected: format!("{expected} bytes (MYDRV_EXPECT)"),
+                        on: ("device-report", Some(&size)),
                     },
-                    |range| identity::other_size::<()>(range.end - range.start),
+                    |size| match size {
+                        Some(size) => identity::other_size::<()>(*size),
+                        None => fail(
+                            "no size in the report of the device's own validation",
+                            "validate anew: systemctl restart mydrv-validate.service",
+                        ),
+                    },
                 );
             }
-            return range;
+            return (address, size);
         }
     }
     let on_node = ("node", candidate.as_ref());
@@ -387,6 +394,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<R
         },
         |(reader, region)| identity::physical_range(reader, region),
     );
+    let bytes = size.or(range.as_ref().map(|range| range.end - range.start));
     let size = ("size", size.as_ref());
     report.check(
         Spec {
@@ -516,7 +524,7 @@ fn check_device(report: &mut Report, context: &Context, node: &Node) -> Option<R
         },
         |(info, path)| memory::scrub(context, info, path, dirtied),
     );
-    range
+    (range.map(|range| range.start), bytes)
 }
 
 /// The first bytes of the pages of 4096 bytes that stand for the whole buffer; see [`mydrv_memtest::smallest_sample`].

@@ -5,7 +5,6 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    ops::Range,
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -256,13 +255,13 @@ impl Report {
         self.devices += 1;
     }
 
-    /// Where the present device's buffer is.
-    pub fn place(&mut self, node: String, range: Option<Range<u64>>) -> Place {
+    /// Where the present device's buffer is, as far as that is known.
+    pub fn place(&mut self, node: String, physical_address: Option<u64>, size_bytes: Option<u64>) -> Place {
         let place = Place {
             device: self.device.clone().unwrap_or_default(),
             node,
-            physical_address: range.as_ref().map(|range| range.start),
-            size_bytes: range.map(|range| range.end - range.start),
+            physical_address,
+            size_bytes,
         };
         self.buffers.push(place.clone());
         place
@@ -315,13 +314,10 @@ impl Report {
             }
         };
         let outcome = match outcome {
-            Err(Problem::Skip(reason)) if !excused && self.required.iter().any(|id| id == spec.id) => fail(
-                format!("not checked: {reason}"),
-                format!(
-                    "make the check possible, or take {} out of --require (MYDRV_REQUIRE)",
-                    spec.id
-                ),
-            ),
+            Err(Problem::Skip(reason)) if !excused && self.requires(spec.id) => {
+                let (found, remedy) = not_checked(spec.id, &reason);
+                fail(found, remedy)
+            }
             outcome => outcome,
         };
         let outcome = match (outcome, &self.doubt) {
@@ -358,9 +354,14 @@ impl Report {
         value
     }
 
+    /// Whether a skip of the check is a failure.
+    fn requires(&self, id: &str) -> bool {
+        self.required.iter().any(|required| required == id)
+    }
+
     /// Takes a check of the present device over from the report of another process. Of those that this one makes itself only what did not
-    /// pass.
-    pub fn take_over(&mut self, check: &Value) {
+    /// pass. `passed`: whether that report is a pass, in which no other outcome excuses a skip; that process may have been told to require less.
+    pub fn take_over(&mut self, check: &Value, passed: bool) {
         let text = |key: &str| check[key].as_str().map(str::to_owned);
         let known = check["id"].as_str().and_then(checks::find);
         let verdict = Verdict::deserialize(&check["verdict"]).ok();
@@ -372,6 +373,11 @@ impl Report {
         if own && !matches!(verdict, Verdict::Fail | Verdict::InUse) {
             return;
         }
+        let (mut verdict, mut found, mut reason, mut remedy) = (verdict, text("found"), text("reason"), text("remedy"));
+        if verdict == Verdict::Skip && passed && self.requires(known.id) {
+            let failure = not_checked(known.id, &reason.take().unwrap_or_default());
+            (verdict, found, remedy) = (Verdict::Fail, Some(failure.0), Some(failure.1));
+        }
         self.add(Record {
             number: self.checks.len() + 1,
             id: known.id,
@@ -379,9 +385,9 @@ impl Report {
             title: known.title,
             verdict,
             expected: text("expected").unwrap_or_default(),
-            found: text("found"),
-            reason: text("reason"),
-            remedy: text("remedy"),
+            found,
+            reason,
+            remedy,
             duration_ms: check["duration_ms"].as_f64().unwrap_or_default(),
             excused: false,
         });
@@ -547,7 +553,9 @@ impl Report {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".new");
         let write = || {
-            let mut file = File::create(&partial)?;
+            // One that a killed run left; and no link is followed, since root may write where another user can.
+            let _ = fs::remove_file(&partial);
+            let mut file = File::create_new(&partial)?;
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&partial, path)
@@ -566,6 +574,14 @@ pub fn discard(paths: &[&Path]) {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// The failure that a skip of a required check is: what was found, and what to do about it.
+fn not_checked(id: &str, reason: &str) -> (String, String) {
+    (
+        format!("not checked: {reason}"),
+        format!("make the check possible, or take {id} out of --require (MYDRV_REQUIRE)"),
+    )
 }
 
 fn by_signal(signal: i32) -> String {

@@ -114,8 +114,8 @@ pub struct Validate {
     pub full: bool,
 
     /// Write nothing to the buffer of this label, since another core or the boot loader has filled it; may be repeated
-    #[arg(long, value_name = "LABEL", env = "MYDRV_KEEP", value_delimiter = ' ')]
-    pub keep: Vec<String>,
+    #[arg(long, value_name = "LABEL", env = "MYDRV_KEEP", value_parser = parse_labels)]
+    pub keep: Vec<Labels>,
 
     /// How long the test of the memory may take; beyond, it tests a sample and says so
     #[arg(long, value_name = "SECONDS", env = "MYDRV_TIME_BUDGET", value_parser = parse_seconds)]
@@ -305,6 +305,19 @@ pub fn parse_expectations(text: &str) -> Result<Expectations, String> {
     text.split_whitespace().map(one).collect::<Result<_, _>>().map(Expectations)
 }
 
+/// The labels in one argument, of which there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels(pub Vec<String>);
+
+/// Parses labels, separated by white space. None at all is a variable of a script that is not set, rather than nothing to keep.
+pub fn parse_labels(text: &str) -> Result<Labels, String> {
+    let labels: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+    if labels.is_empty() {
+        return Err("give a label".into());
+    }
+    Ok(Labels(labels))
+}
+
 /// Parses the permission bits of a file.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
@@ -401,6 +414,15 @@ mod tests {
         for text in ["=64M", "buffer0=", "buffer0=1 =", "a=64X"] {
             assert!(parse_expectations(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn labels() {
+        assert_eq!(
+            parse_labels(" camera\tvideo  audio\n").unwrap().0,
+            ["camera", "video", "audio"]
+        );
+        assert!(parse_labels("").is_err() && parse_labels(" ").is_err());
     }
 
     #[test]

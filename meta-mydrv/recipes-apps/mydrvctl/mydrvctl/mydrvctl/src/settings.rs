@@ -50,14 +50,14 @@ const SETTINGS: &[Setting] = &[
         name: "MYDRV_REQUIRE",
         option: "require",
         malformed: Malformed::Refused,
-        // Which checks there are, and that a buffer has such a label, `validate` knows.
+        // Which checks there are `validate` knows.
         parse: |_| Ok(()),
     },
     Setting {
         name: "MYDRV_KEEP",
         option: "keep",
         malformed: Malformed::Refused,
-        parse: |_| Ok(()),
+        parse: |text| cli::parse_labels(text).map(drop),
     },
     Setting {
         name: "MYDRV_GROUP",

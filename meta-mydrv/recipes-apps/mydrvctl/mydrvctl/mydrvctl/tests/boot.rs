@@ -541,6 +541,7 @@ fn settings_from_outside() {
         ("MYDRV_EXPECT", "camera=256K", 0),
         ("MYDRV_EXPECT", "camera=1M", 1),
         ("MYDRV_KEEP", "camera", 0),
+        ("MYDRV_KEEP", " camera  ", 0),
     ] {
         let output = system
             .command(&["validate", "--wait", "0"])

@@ -219,6 +219,8 @@ fn what_is_kept_is_never_opened_for_writing() {
             filled.calls()
         );
     }
+    let output = mydrvctl(&filled.system.0, &["validate", "--keep", ""]);
+    assert!(code(&output) == 2 && filled.is_as_before(), "{output:?}");
     // A slip of the pen must not cost the contents that it was to save.
     let (output, report) = filled.validate(&["--keep", "camrea"]);
     assert_eq!(code(&output), 1);

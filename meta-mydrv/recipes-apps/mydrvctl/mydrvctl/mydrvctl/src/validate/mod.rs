@@ -141,7 +141,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         driver_idle_since: Cell::new(None),
         quick: args.quick,
         full: args.full,
-        keep: args.keep.clone(),
+        keep: args.keep.iter().flat_map(|labels| labels.0.clone()).collect(),
         keep_all: false,
         time_budget: args.time_budget,
         retention: args.retention.unwrap_or_default(),

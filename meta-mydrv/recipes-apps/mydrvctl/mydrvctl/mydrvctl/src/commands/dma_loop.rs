@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mydrv::{Device, Direction, Lock, MappingMut};
+use mydrv::{Direction, Lock};
 use rustix::mm::{MapFlags, ProtFlags};
 use serde::Serialize;
 
@@ -25,6 +25,7 @@ use crate::{
     cli::{Cli, DmaLoop},
     failure::{Failure, Result},
     output::{self, Random},
+    saved::Saved,
     stop::Stop,
 };
 
@@ -92,7 +93,11 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
         let (source, destination) = places(round, args.rounds, device.size_bytes(), args.block, &mut random);
         let (mut sent, mut found) = (vec![0; args.block as usize], vec![0; args.block as usize]);
         random.fill(&mut sent);
-        let saved = Saved::new(&device, &mapping, [source, destination], args.block)?;
+        let saved = Saved::new(
+            &device,
+            &mapping,
+            [source, destination].map(|offset| (offset as usize, args.block as usize)),
+        )?;
         mapping.copy_from(source as usize, &sent)?;
         // What the destination holds must not be right by chance.
         let inverse: Vec<_> = sent.iter().map(|byte| !byte).collect();
@@ -169,35 +174,6 @@ fn places(round: u32, rounds: u32, size: u64, block: u64, random: &mut Random) -
         Some(destination) => (place, destination),
         // A buffer of less than three blocks has room at its ends only.
         None => (0, last),
-    }
-}
-
-/// Parts of the buffer, put back when this goes out of scope, for the device to see too.
-struct Saved<'a> {
-    device: &'a Device,
-    mapping: &'a MappingMut<'a>,
-    parts: Vec<(u64, Vec<u8>)>,
-}
-
-impl<'a> Saved<'a> {
-    fn new(device: &'a Device, mapping: &'a MappingMut<'a>, offsets: [u64; 2], length: u64) -> Result<Self> {
-        let mut parts = Vec::new();
-        for offset in offsets {
-            let mut bytes = vec![0; length as usize];
-            mapping.copy_to(offset as usize, &mut bytes)?;
-            parts.push((offset, bytes));
-        }
-        Ok(Self { device, mapping, parts })
-    }
-}
-
-impl Drop for Saved<'_> {
-    fn drop(&mut self) {
-        for (offset, bytes) in &self.parts {
-            // The ranges were proved when they were saved.
-            let _ = self.mapping.copy_from(*offset as usize, bytes);
-            let _ = self.device.sync(*offset..offset + bytes.len() as u64, Direction::ToDevice);
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use mydrv::{Device, Direction, Error, MappingMut};
+use mydrv::Device;
 use mydrv_memtest::PAGE_BYTES;
 
 use super::{
@@ -19,45 +19,8 @@ use crate::{
     cli::ValidatePeer,
     failure::{Failure, Result},
     output::Random,
+    saved::Saved,
 };
-
-/// Some bytes of the buffer, put back when this goes out of scope, for a device to see too.
-struct Saved<'m, 'd> {
-    device: &'d Device,
-    mapping: &'m MappingMut<'d>,
-    parts: Vec<(usize, Vec<u8>)>,
-}
-
-impl<'m, 'd> Saved<'m, 'd> {
-    fn new(
-        device: &'d Device,
-        mapping: &'m MappingMut<'d>,
-        parts: impl IntoIterator<Item = (usize, usize)>,
-    ) -> std::result::Result<Self, Error> {
-        let save = |(offset, length)| {
-            let mut bytes = vec![0; length];
-            mapping.copy_to(offset, &mut bytes)?;
-            Ok((offset, bytes))
-        };
-        Ok(Self {
-            device,
-            mapping,
-            parts: parts.into_iter().map(save).collect::<std::result::Result<_, Error>>()?,
-        })
-    }
-}
-
-impl Drop for Saved<'_, '_> {
-    fn drop(&mut self) {
-        for (offset, bytes) in &self.parts {
-            // The ranges were proved when they were saved.
-            let _ = self.mapping.copy_from(*offset, bytes);
-            let _ = self
-                .device
-                .sync(*offset as u64..(*offset + bytes.len()) as u64, Direction::ToDevice);
-        }
-    }
-}
 
 /// Compares `read` and `write` with a mapping, at odd offsets, across a page and at the end.
 pub fn read_write(writer: &Device) -> Outcome {

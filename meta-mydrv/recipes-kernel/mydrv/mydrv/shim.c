@@ -13,6 +13,7 @@
 #include <linux/fs.h>
 #include <linux/ioport.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/of.h>
 #include <linux/of_reserved_mem.h>
 #include <linux/sched.h>
@@ -41,10 +42,20 @@ bool mydrv_region_range(struct fwnode_handle *node, u64 *base, u64 *size)
 	return true;
 }
 
-/* Not in the bindings, as all of of_reserved_mem.h. Ties the first memory-region of the device's node to the device. */
+/*
+ * Not in the bindings, as all of of_reserved_mem.h. Ties the first memory-region of the device's node to the device. One device at a time, since they
+ * probe in parallel: the kernel makes the pool of a "no-map" region for the first device that comes, without a lock, and two at once would get a pool
+ * each, over the same memory.
+ */
 int mydrv_region_claim(struct device *dev)
 {
-	return of_reserved_mem_device_init_by_idx(dev, dev->of_node, 0);
+	static DEFINE_MUTEX(claiming);
+	int err;
+
+	mutex_lock(&claiming);
+	err = of_reserved_mem_device_init_by_idx(dev, dev->of_node, 0);
+	mutex_unlock(&claiming);
+	return err;
 }
 
 void mydrv_region_release(struct device *dev)

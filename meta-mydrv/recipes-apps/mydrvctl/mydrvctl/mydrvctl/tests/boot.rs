@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{MetadataExt, chown, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -169,6 +169,8 @@ fn lock(path: &Path) -> fs::File {
 #[test]
 fn the_sum_is_what_the_devices_own_validations_found() {
     let system = System::new("sum", &["camera", "video"]);
+    // Of the group mydrv, where the test may say so.
+    let _ = chown(system.0.join("run/mydrv"), None, Some(4711));
     for index in [0, 1] {
         let device = system.node(index).display().to_string();
         let mut command = system.command(&["--device", &device, "validate", "--boot"]);
@@ -184,6 +186,11 @@ fn the_sum_is_what_the_devices_own_validations_found() {
     assert_eq!(code(&output), 0, "{output:?}");
     assert_eq!(system.opens(0), opens, "the memory was tested again");
     let (one, sum) = (system.report("mydrv1.json"), system.report("validate.json"));
+    for name in ["mydrv1.json", "validate.json"] {
+        let report = fs::metadata(system.0.join("run/mydrv").join(name)).unwrap();
+        let folder = fs::metadata(system.0.join("run/mydrv")).unwrap();
+        assert_eq!((report.mode() & 0o777, report.gid()), (0o640, folder.gid()), "{name}");
+    }
     assert_eq!(
         (&sum["verdict"], &sum["devices"], &sum["failed"]),
         (&"pass".into(), &2.into(), &0.into()),

@@ -3,8 +3,9 @@
 //! Running checks and telling of them: to people, to the journal, and as the JSON report.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::Path,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{checks, expect::Place, memory::MemoryTest, provenance::Provenance};
+use super::{boot, checks, expect::Place, memory::MemoryTest, provenance::Provenance};
 use crate::{
     failure::{Failure, Result},
     output,
@@ -556,6 +557,14 @@ impl Report {
             // One that a killed run left; and no link is followed, since root may write where another user can.
             let _ = fs::remove_file(&partial);
             let mut file = File::create_new(&partial)?;
+            if let Some(folder) = path.parent().filter(|folder| folder.ends_with(boot::DIRECTORY)) {
+                // It tells addresses: as the units' UMask= and Group= have it, also where root makes it by hand.
+                file.set_permissions(Permissions::from_mode(0o640))?;
+                let group = fs::metadata(folder)?.gid();
+                if file.metadata()?.gid() != group {
+                    fchown(&file, None, Some(group))?;
+                }
+            }
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&partial, path)

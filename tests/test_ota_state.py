@@ -126,6 +126,22 @@ def test_buffer_in_use_neither_ends_the_trial_nor_passes_it(tmp_path, left):
     assert system.restarts() and system.record("slot-A/last")["outcome"] == "failed"
 
 
+def test_buffer_in_use_does_not_hide_what_else_failed(tmp_path):
+    system = System(tmp_path)
+    system.put("data/mydrv/slot-B/good", "version=1.0.0\n")
+    in_use(system)
+    required = "echo mydrv-validate.service app.service net.service"
+    case = f'case "$*" in "show --property Requires "*) {required} ;; "is-failed --quiet "*) [ "$3" = {{}} ] ;; esac'
+    # The validation itself is no other.
+    for failed, outcome in ("mydrv-validate.service", "in-use"), ("app.service", "failed"):
+        system.program("systemctl", f'echo "$*" >>{tmp_path}/systemctl; {case.format(failed)}')
+        assert system.run("failed").returncode == 0
+        last = system.record("slot-A/last")
+        assert (last["outcome"], system.restarts()) == (outcome, outcome == "failed"), last
+    assert last["reason"] == "failed units: app.service (not validated: /dev/mydrv0: in use by process 12 (app))"
+    assert (tmp_path / "environment").read_text() == "BOOT_A_LEFT 4\n"
+
+
 def test_attempt_that_cannot_be_given_back_is_told(tmp_path):
     system = System(tmp_path)
     in_use(system)

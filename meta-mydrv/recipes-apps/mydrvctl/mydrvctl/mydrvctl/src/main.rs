@@ -2,6 +2,9 @@
 
 //! `mydrvctl`: one command line, one command, one exit code. What each command does is in `commands` and `validate`.
 
+// They panic where the stream fails: `output` has what does not.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod cli;
 mod commands;
 mod failure;

@@ -130,10 +130,10 @@ fn validation(root: &Path) -> Option<Value> {
     let text = fs::read(&path)
         .inspect_err(|error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
-                eprintln!(
+                output::say(&format!(
                     "mydrvctl: {}: {error}; the report is for root and the group mydrv",
                     path.display()
-                );
+                ));
             }
         })
         .ok()?;

@@ -118,10 +118,15 @@ impl Claim {
         match context.wait_while(taken, || true) {
             Some(Ok(())) => Ok(Self { _file: file }),
             Some(Err(errno)) => Err(Failure::io(&path)(errno.into())),
-            None => Err(Failure::Broken(format!(
-                "{}: another validation of {name} does not end; see what it does: systemctl status mydrv-validate@{name}",
-                path.display()
-            ))),
+            None => Err(context.stop.signal().map_or_else(
+                || {
+                    Failure::Broken(format!(
+                        "{}: another validation of {name} does not end; see what it does: systemctl status mydrv-validate@{name}",
+                        path.display()
+                    ))
+                },
+                Failure::Interrupted,
+            )),
         }
     }
 

@@ -40,6 +40,7 @@ use self::{
 use crate::{
     cli::{Cli, Expectation, Validate},
     failure::{Failure, Result},
+    output,
     stop::Stop,
 };
 
@@ -184,7 +185,9 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     let _claim = match &context.part {
         // Without it the device's own lock keeps others out; the sum may look for itself meanwhile.
         Part::Device(name) => Claim::take(&context, name)
-            .inspect_err(|error| eprintln!("mydrvctl: warning: {error}"))
+            .inspect_err(|error| {
+                output::say(&format!("mydrvctl: warning: {error}"));
+            })
             .ok(),
         _ => None,
     };

@@ -90,7 +90,8 @@ def stand_in(tmp_path_factory):
     (root / "dev").mkdir()
     (root / "dev/mydrv0").write_bytes(bytes(20480))
     zero = ("cache_mode", "region_base", "region_size_bytes")
-    description = {"abi_version": 1, "size_bytes": 16384, "flags": 1 << 5, "dma_address": 4096, "physical_address": 4096, "label": "", "elsewhere": [0, 0],
+    version = int(re.search(r"MYDRV_ABI_VERSION: u32 = (\d+);", (APPS / "mydrv-abi/src/abi.rs").read_text())[1])
+    description = {"abi_version": version, "size_bytes": 16384, "flags": 1 << 5, "dma_address": 4096, "physical_address": 4096, "label": "", "elsewhere": [0, 0],
                    "node": {"number": [10, 120], "mode": 0o660, "uid": 0, "gid": 7}, "without": [], "aliases": [], "faults": [], **dict.fromkeys(zero, 0)}
     (root / "dev/mydrv0.stand-in").write_text(json.dumps(description))
     program = build_dir() / "cargo/debug/mydrvctl"

@@ -22,6 +22,12 @@ ExecStart=/usr/bin/mydrvctl validate --boot --wait 10
 """
 HURRY = f"systemd.set_credential_binary=systemd.unit-dropin.mydrv-validate.service:{b64encode(DROP_IN).decode()}"
 
+# The packages that bitbake writes expect the product's buffer and no other. After the drop-in that says so, by its name.
+ALL_EXPECTED = " ".join(
+    f"systemd.set_credential_binary=systemd.unit-dropin.{unit}~z:{b64encode(b'[Service]\nEnvironment=MYDRV_EXPECT=\n').decode()}"
+    for unit in ("mydrv-validate.service", "mydrv-validate@.service")
+)
+
 # One buffer of each kind beside the product's own: label, properties, and the region that it owns.
 KINDS = {
     "write-combine": ('mydrv,cache-mode = "write-combine"; dma-noncoherent;', region("cma_wc", 4 * MIB)),
@@ -82,7 +88,7 @@ def guest(request, shared, tmp_path_factory):
     if shared.guest is None:
         tree = kinds_tree(tmp_path_factory.mktemp("kinds")) if "qemu" in env.get_features() else None
         try:
-            shared.guest = guests.boot(env.config_file, tree)
+            shared.guest = guests.boot(env.config_file, tree, ALL_EXPECTED if tree else "")
             shared.guest.settle()
         except Exception as error:
             shared.failure = repr(error)

@@ -5,9 +5,8 @@
 MYDRV_CMA_SIZE ??= "0x4000000"
 MYDRV_CMA_SIZE[doc] = "Size of the mydrv buffer in bytes, decimal or with 0x: a multiple of 2 MiB. The overlay reserves it, and the boot's check expects it."
 
-MYDRV_OVERLAY ??= ""
-MYDRV_OVERLAY:qemuarm64 ??= "mydrv"
-MYDRV_OVERLAY:raspberrypi4-64 ??= "mydrv"
+# No override of a machine's: it would prevail over a product's plain assignment.
+MYDRV_OVERLAY ??= "${@'mydrv' if {'qemuarm64', 'raspberrypi4-64'} & set(d.getVar('MACHINEOVERRIDES').split(':')) else ''}"
 MYDRV_OVERLAY[doc] = "The machine's overlay: the name of a .dtso file that mydrv-overlay finds, without suffix. \"mydrv\" is the layer's own. Empty: the \
 machine is not supported."
 

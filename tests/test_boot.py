@@ -106,7 +106,8 @@ def test_device_in_use_is_neither_good_nor_bad(guest, device):
     name = guest.run(f"basename $(readlink -f {device})")
     unit = f"mydrv-validate@{name}.service"
     drop_in = f"/run/systemd/system/{unit}.d"
-    guest.run(f"mkdir -p {drop_in}; printf '[Service]\\nEnvironment=MYDRV_WAIT=2\\n' >{drop_in}/hurry.conf; systemctl daemon-reload")
+    # By its name after slow.conf of the debug kernel's guest.
+    guest.run(f"mkdir -p {drop_in}; printf '[Service]\\nEnvironment=MYDRV_WAIT=2\\n' >{drop_in}/z-hurry.conf; systemctl daemon-reload")
     try:
         for user in f"flock -s {device} sleep 600", f"sleep 600 <{device}":
             guest.run(f"({user}) >/dev/null 2>&1 & sleep 1")

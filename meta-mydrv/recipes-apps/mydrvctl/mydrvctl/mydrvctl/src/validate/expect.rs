@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    checks::{self, Depth},
+    checks::{self, Check, Depth},
     devicetree::Node,
     report::{Outcome, fail, not_applicable, skip},
 };
@@ -37,15 +37,11 @@ pub fn buffers(args: &Validate) -> Result<Vec<Expectation>> {
 }
 
 /// The checks that the command line requires, `boot` standing for those that every boot can run.
-pub fn required(args: &Validate) -> Result<Vec<String>> {
+pub fn required(args: &Validate) -> Result<Vec<Check>> {
     let mut required = Vec::new();
     for id in args.require.iter().map(|id| id.trim()).filter(|id| !id.is_empty()) {
         if id == BOOT {
-            required.extend(
-                checks::all()
-                    .filter(|check| check.depth == Depth::Boot)
-                    .map(|check| check.id.to_owned()),
-            );
+            required.extend(checks::all().filter(|check| check.depth == Depth::Boot));
             continue;
         }
         match checks::find(id) {
@@ -54,7 +50,7 @@ pub fn required(args: &Validate) -> Result<Vec<String>> {
                     "--require: {id} runs with --full alone; add that, or take {id} out"
                 )));
             }
-            Some(check) => required.push(check.id.into()),
+            Some(check) => required.push(check),
             None => {
                 let ids: Vec<_> = checks::all().map(|check| check.id).collect();
                 return Err(Failure::Usage(format!(

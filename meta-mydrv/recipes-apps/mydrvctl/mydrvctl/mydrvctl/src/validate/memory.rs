@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
+    checks::{self, Check},
     report::{Outcome, Problem, fail, in_use, interrupted, not_applicable, skip},
     users,
 };
@@ -292,30 +293,30 @@ pub fn zeroing(context: &Context, reader: &Device) -> Outcome {
     )
 }
 
-/// The checks of one test of the memory: the check's name, the algorithm, and what is expected.
-pub const ALGORITHMS: &[(&str, Algorithm, &str)] = &[
+/// The checks of one test of the memory: the check, the algorithm, and what is expected.
+pub const ALGORITHMS: &[(Check, Algorithm, &str)] = &[
     (
-        "address-lines",
+        checks::ADDRESS_LINES,
         Algorithm::AddressLines,
         "each walking address reaches a word of its own",
     ),
     (
-        "data-lines",
+        checks::DATA_LINES,
         Algorithm::DataLines,
         "walking ones and zeros read back as written",
     ),
     (
-        "march-c-minus",
+        checks::MARCH_C_MINUS,
         Algorithm::MarchC,
         "each line reads back as written, whatever is written to others",
     ),
     (
-        "checkerboard",
+        checks::CHECKERBOARD,
         Algorithm::Checkerboard,
         "neighbouring bits keep opposite values",
     ),
     (
-        "retention",
+        checks::RETENTION,
         Algorithm::Retention,
         "each bit keeps either value during the pause",
     ),
@@ -458,7 +459,12 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
     if !is_gone {
         writer.sync(.., Direction::ToDevice)?;
     }
-    let name = |algorithm: &Algorithm| ALGORITHMS.iter().find(|(_, known, _)| known == algorithm).map(|(id, ..)| *id);
+    let name = |algorithm: &Algorithm| {
+        ALGORITHMS
+            .iter()
+            .find(|(_, known, _)| known == algorithm)
+            .map(|(check, ..)| check.id)
+    };
     let summary = MemoryTest {
         device: writer.path().display().to_string(),
         algorithms: report.algorithms.iter().filter_map(name).map(Cow::Borrowed).collect(),

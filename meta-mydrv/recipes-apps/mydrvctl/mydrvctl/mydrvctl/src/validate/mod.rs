@@ -24,8 +24,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mydrv::{Lock, OpenOptions, Selector};
+use mydrv::{Candidate, Lock, OpenOptions, Selector};
 use mydrv_memtest::PAGE_BYTES;
+use serde_json::Value;
 
 pub use boot::REPORT as BOOT_REPORT;
 #[cfg(test)]
@@ -35,7 +36,7 @@ pub use sharing::peer;
 use self::{
     boot::{Alarm, Claim, Part},
     devicetree::Node,
-    report::{Report, Spec, Voice, fail, not_applicable},
+    report::{Report, Voice, Yielded, fail, not_applicable},
 };
 use crate::{
     cli::{Cli, Expectation, Validate},
@@ -81,7 +82,7 @@ struct Context {
     /// The buffers that must exist; empty: whichever the device tree describes.
     expect: Vec<Expectation>,
     /// The checks that must run.
-    require: Vec<String>,
+    require: Vec<checks::Check>,
 }
 
 impl Context {
@@ -169,16 +170,13 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     let boot = context.part.report(&context.root);
     let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
     report::discard(&paths);
-    let start = ("start", Some(&()));
-    let nodes = report.check(
-        Spec {
-            id: "device-tree",
-            expected: format!("an enabled node with compatible = \"{}\"", devicetree::COMPATIBLE),
-            on: start,
-        },
+    let tree = report.check(
+        checks::DEVICE_TREE,
+        format!("an enabled node with compatible = \"{}\"", devicetree::COMPATIBLE),
+        Yielded::given(()),
         |()| system::nodes(&context),
     );
-    let nodes = nodes.unwrap_or_default();
+    let nodes = tree.as_ref().value().cloned().unwrap_or_default();
     context.patience = boot::patience(&nodes);
     // Twice: the driver's work on all of them, and the test of the memory.
     boot::extend(wait + 2 * context.patience + Duration::from_secs(60));
@@ -191,18 +189,15 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
             .ok(),
         _ => None,
     };
-    let described = !nodes.is_empty();
     if !context.keep.is_empty() {
         let kept = report.check(
-            Spec {
-                id: "keep",
-                expected: format!("a buffer of each label to keep: {}", context.keep.join(", ")),
-                on: ("device-tree", described.then_some(&nodes)),
-            },
+            checks::KEEP,
+            format!("a buffer of each label to keep: {}", context.keep.join(", ")),
+            tree.as_ref(),
             |nodes| system::kept(&context.keep, nodes),
         );
         // Whichever buffer it was meant for.
-        context.keep_all = kept.is_none();
+        context.keep_all = kept.value().is_none();
     }
     let chosen: Vec<_> = nodes
         .iter()
@@ -212,14 +207,13 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     let mut places = Vec::new();
     for node in &chosen {
         report.begin_device(node.name());
-        let (address, size) = check_device(&mut report, &context, node);
+        let described = tree.as_ref().map(|_| node);
+        let (address, size) = check_device(&mut report, &context, node, described);
         if !context.expect.is_empty() {
             report.check(
-                Spec {
-                    id: "unexpected",
-                    expected: "one of the buffers of --expect (MYDRV_EXPECT)".into(),
-                    on: ("device-tree", Some(node)),
-                },
+                checks::UNEXPECTED,
+                "one of the buffers of --expect (MYDRV_EXPECT)",
+                described,
                 |node| expect::unexpected(&context.expect, node),
             );
         }
@@ -230,31 +224,22 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     // With --device, what is expected of the others is left to others.
     for expected in &context.expect {
         if wanted.is_none() || chosen.iter().any(|node| expect::means(expected, node)) {
-            report.check(
-                Spec {
-                    id: "expect",
-                    expected: expect::words(expected),
-                    on: ("device-tree", described.then_some(&nodes)),
-                },
-                |nodes| expect::present(expected, nodes),
-            );
+            report.check(checks::EXPECT, expect::words(expected), tree.as_ref(), |nodes| {
+                expect::present(expected, nodes)
+            });
         }
     }
     report.check(
-        Spec {
-            id: "labels",
-            expected: "a label of its own for each buffer that has one".into(),
-            on: ("device-tree", described.then_some(&nodes)),
-        },
+        checks::LABELS,
+        "a label of its own for each buffer that has one",
+        tree.as_ref(),
         |nodes| expect::labels(nodes),
     );
     report.check(
-        Spec {
-            id: "apart",
-            expected: "physical addresses of its own for each buffer".into(),
-            on: ("device-tree", described.then_some(&places)),
-        },
-        |places| expect::apart(places),
+        checks::APART,
+        "physical addresses of its own for each buffer",
+        tree.as_ref(),
+        |_| expect::apart(&places),
     );
     let result = report.finish(&paths);
     boot::status(match &result {
@@ -263,7 +248,7 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         Err(_) => "not valid",
     });
     match wanted {
-        Some(wanted) if described && !validated => Err(mydrv::Error::NotFound {
+        Some(wanted) if !nodes.is_empty() && !validated => Err(mydrv::Error::NotFound {
             device: wanted.to_string(),
         }
         .into()),
@@ -271,263 +256,203 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
     }
 }
 
-/// Every check of one buffer. Answers its physical address and its bytes, where they can be told.
-fn check_device(report: &mut Report, context: &Context, node: &Node) -> (Option<u64>, Option<u64>) {
-    let found = ("device-tree", Some(node));
+/// Every check of one buffer, which the device tree describes. Answers its physical address and its bytes, where they can be told.
+fn check_device(report: &mut Report, context: &Context, node: &Node, described: Yielded<&Node>) -> (Option<u64>, Option<u64>) {
     let region = report.check(
-        Spec {
-            id: "region",
-            expected: "an enabled shared-dma-pool in /reserved-memory, or no memory-region".into(),
-            on: found,
-        },
+        checks::REGION,
+        "an enabled shared-dma-pool in /reserved-memory, or no memory-region",
+        described,
         system::region,
     );
     let platform = report.check(
-        Spec {
-            id: "driver",
-            expected: "driver mydrv bound to the node's platform device".into(),
-            on: found,
-        },
+        checks::DRIVER,
+        "driver mydrv bound to the node's platform device",
+        described,
         |node| system::driver(context, node),
     );
     let candidate = report.check(
-        Spec {
-            id: "node",
-            expected: "a misc character device /dev/mydrvN of this device tree node".into(),
-            on: ("driver", platform.as_ref()),
-        },
+        checks::NODE,
+        "a misc character device /dev/mydrvN of this device tree node",
+        platform,
         |_| system::node(context, node),
     );
-    if let Some(candidate) = &candidate {
-        report.name_device(candidate.path.display().to_string());
+    if let Some(found) = candidate.as_ref().value() {
+        report.name_device(found.path.display().to_string());
         if matches!(context.part, Part::Sum(_))
-            && let Some(found) = boot::collect(context, node, candidate)
+            && let Some(told) = boot::collect(context, node, found)
         {
-            let checks = report.check(
-                Spec {
-                    id: "device-report",
-                    expected: "pass, fail or in-use, and checks that say so".into(),
-                    on: ("node", Some(&found)),
-                },
-                boot::verdict,
-            );
-            let passed = found["verdict"] == "pass";
-            for check in checks.iter().flatten() {
-                report.take_over(check, passed);
-            }
-            report.take_over_memory(&found["memory"]);
-            let place = expect::place_in(&found, &candidate.path);
-            let (address, size) = place.map_or((None, None), |place| (place.physical_address, place.size_bytes));
-            // The device's own validation may have been told of another size, or of none. One that did not pass need not know it.
-            if let Some(expected) = context.expected_size(node)
-                && size.map_or(passed, |size| size != expected)
-            {
-                report.check(
-                    Spec {
-                        id: "size",
-                        expected: format!("{expected} bytes (MYDRV_EXPECT)"),
-                        on: ("device-report", Some(&size)),
-                    },
-                    |size| match size {
-                        Some(size) => identity::other_size::<()>(*size),
-                        None => fail(
-                            "no size in the report of the device's own validation",
-                            "validate anew: systemctl restart mydrv-validate.service",
-                        ),
-                    },
-                );
-            }
-            return (address, size);
+            return check_report(report, context, node, candidate.as_ref(), &told);
         }
     }
-    let on_node = ("node", candidate.as_ref());
     report.check(
-        Spec {
-            id: "permissions",
-            expected: format!("mode {:04o}, owner root, group {}", context.mode, context.group),
-            on: on_node,
-        },
+        checks::PERMISSIONS,
+        format!("mode {:04o}, owner root, group {}", context.mode, context.group),
+        candidate.as_ref(),
         |candidate| system::permissions(context, candidate),
     );
-    // Opened for reading alone at first: opening for writing would end the pristine state. This file also holds the lock.
-    let reader = report.check(
-        Spec {
-            id: "abi",
-            expected: format!("nobody else using it, ABI {}", mydrv::abi::MYDRV_ABI_VERSION),
-            on: on_node,
-        },
-        |candidate| identity::open(context, candidate),
-    );
-    // Shared with whoever asks who else has it open, for as long as it is.
-    let reader = reader.map(Rc::new);
-    let on_reader = ("abi", reader.as_deref());
+    // Opened for reading alone at first: opening for writing would end the pristine state. This file also holds the lock. Shared with whoever asks
+    // who else has it open, for as long as it is.
+    let shared = report
+        .check(
+            checks::ABI,
+            format!("nobody else using it, ABI {}", mydrv::abi::MYDRV_ABI_VERSION),
+            candidate.as_ref(),
+            |candidate| identity::open(context, candidate),
+        )
+        .map(Rc::new);
+    let reader = shared.as_ref().map(Rc::as_ref);
     report.check(
-        Spec {
-            id: "label",
-            expected: node
-                .string("label")
-                .map_or("no label".into(), |label| format!("label {label:?}")),
-            on: on_reader,
-        },
+        checks::LABEL,
+        node.string("label")
+            .map_or("no label".into(), |label| format!("label {label:?}")),
+        reader,
         |reader| identity::label(reader, node),
     );
-    report.check(
-        Spec {
-            id: "properties",
-            expected: identity::expected_properties(node),
-            on: on_reader,
-        },
-        |reader| identity::configuration(reader, node),
-    );
-    let sized = reader.as_deref().zip(region.as_ref());
-    let blame_size = if region.is_none() { "region" } else { "abi" };
+    report.check(checks::PROPERTIES, identity::expected_properties(node), reader, |reader| {
+        identity::configuration(reader, node)
+    });
+    let in_region = region.as_ref().and(reader);
     let size = report.check(
-        Spec {
-            id: "size",
-            expected: identity::expected_size(context, node, region.as_ref()),
-            on: (blame_size, sized.as_ref()),
-        },
-        |(reader, region)| identity::size(context, reader, node, region),
+        checks::SIZE,
+        identity::expected_size(context, node, region.as_ref().value()),
+        in_region,
+        |(region, reader)| identity::size(context, reader, node, region),
     );
     let range = report.check(
-        Spec {
-            id: "physical-range",
-            expected: identity::expected_range(region.as_ref()),
-            on: (blame_size, sized.as_ref()),
-        },
-        |(reader, region)| identity::physical_range(reader, region),
+        checks::PHYSICAL_RANGE,
+        identity::expected_range(region.as_ref().value()),
+        in_region,
+        |(region, reader)| identity::physical_range(reader, region),
     );
-    let bytes = size.or(range.as_ref().map(|range| range.end - range.start));
-    let size = ("size", size.as_ref());
+    let range = range.value();
+    let bytes = size
+        .as_ref()
+        .value()
+        .copied()
+        .or(range.as_ref().map(|range| range.end - range.start));
+    let sized = size.then(reader);
     report.check(
-        Spec {
-            id: "mapping-flags",
-            expected: "without the right to execute later (me), to grow (de), or to be dumped (dd)".into(),
-            on: (size.0, size.1.and(reader.as_deref())),
-        },
+        checks::MAPPING_FLAGS,
+        "without the right to execute later (me), to grow (de), or to be dumped (dd)",
+        sized,
         identity::mapping_flags,
     );
     let edac = memory::Edac::read(&context.root);
     // From here on it is about what the memory holds, which a program that takes no lock may change meanwhile.
-    report.doubt(reader.as_ref().and_then(|reader| users::doubt(&context.root, reader)), 1);
-    report.check(
-        Spec {
-            id: "readable",
-            expected: "every page readable".into(),
-            on: (size.0, size.1.and(reader.as_ref())),
-        },
-        |reader| memory::readable(context, reader),
-    );
-    let zeros = report.check(
-        Spec {
-            id: "zeroing",
-            expected: "every byte 0".into(),
-            on: (size.0, size.1.and(reader.as_deref())),
-        },
-        |reader| memory::zeroing(context, reader),
-    );
-    let writer = report.check(
-        Spec {
-            id: "open-write",
-            expected: "a file open for reading and writing".into(),
-            on: (size.0, size.1.and(reader.as_deref())),
-        },
-        |reader| {
-            if reader.info()?.flags.read_only() {
-                return not_applicable("the buffer is read-only");
-            }
-            if context.keeps(node) {
-                return not_applicable("--keep: nothing is written to this buffer");
-            }
-            let writer = OpenOptions::new().write(true).lock(Lock::None).open(reader.path())?;
-            Ok(("open".into(), writer))
-        },
-    );
-    if writer.is_some() {
+    let doubt = shared.as_ref().value().and_then(|reader| users::doubt(&context.root, reader));
+    report.doubt(doubt, 1);
+    report.check(checks::READABLE, "every page readable", sized, |reader| {
+        memory::readable(context, reader)
+    });
+    let zeros = report.check(checks::ZEROING, "every byte 0", sized, |reader| {
+        memory::zeroing(context, reader)
+    });
+    let zeros = zeros.value().is_some();
+    let writer = report.check(checks::OPEN_WRITE, "a file open for reading and writing", sized, |reader| {
+        if reader.info()?.flags.read_only() {
+            return not_applicable("the buffer is read-only");
+        }
+        if context.keeps(node) {
+            return not_applicable("--keep: nothing is written to this buffer");
+        }
+        let writer = OpenOptions::new().write(true).lock(Lock::None).open(reader.path())?;
+        Ok(("open".into(), writer))
+    });
+    let dirtied = writer.as_ref().value().is_some();
+    if dirtied {
         report.opened_another();
     }
     if context.full {
         report.check(
-            Spec {
-                id: "contiguity",
-                expected: "each page at the buffer's physical address plus its offset".into(),
-                on: ("open-write", writer.as_ref()),
-            },
+            checks::CONTIGUITY,
+            "each page at the buffer's physical address plus its offset",
+            writer.as_ref(),
             |writer| memory::contiguity(context, writer),
         );
     }
     let mut test = memory::Test::default();
-    for &(id, algorithm, expected) in memory::ALGORITHMS {
-        report.check(
-            Spec {
-                id,
-                expected: expected.into(),
-                on: ("open-write", writer.as_ref()),
-            },
-            |writer| test.check(context, writer, zeros.is_some(), algorithm),
-        );
+    for &(check, algorithm, expected) in memory::ALGORITHMS {
+        report.check(check, expected, writer.as_ref(), |writer| {
+            test.check(context, writer, zeros, algorithm)
+        });
     }
     report.tell_memory(test.summary());
+    report.check(checks::EDAC, "no memory error that could not be corrected", sized, |_| {
+        memory::edac(context, edac)
+    });
     report.check(
-        Spec {
-            id: "edac",
-            expected: "no memory error that could not be corrected".into(),
-            on: (size.0, size.1.and(reader.as_ref())),
-        },
-        |_| memory::edac(context, edac),
-    );
-    report.check(
-        Spec {
-            id: "read-write",
-            expected: "the same bytes both ways, at odd offsets too".into(),
-            on: ("open-write", writer.as_ref()),
-        },
+        checks::READ_WRITE,
+        "the same bytes both ways, at odd offsets too",
+        writer.as_ref(),
         sharing::read_write,
     );
     report.check(
-        Spec {
-            id: "two-mappings",
-            expected: "what one writes, the other reads at once".into(),
-            on: ("open-write", writer.as_ref()),
-        },
+        checks::TWO_MAPPINGS,
+        "what one writes, the other reads at once",
+        writer.as_ref(),
         |writer| sharing::two_mappings(context, writer),
     );
     report.check(
-        Spec {
-            id: "two-processes",
-            expected: "what one writes, the other reads".into(),
-            on: ("open-write", writer.as_ref()),
-        },
+        checks::TWO_PROCESSES,
+        "what one writes, the other reads",
+        writer.as_ref(),
         |writer| sharing::two_processes(context, writer),
     );
     report.doubt(None, 0);
     if context.full {
-        refusals::check(
-            report,
-            (size.0, size.1.and(reader.as_deref())),
-            ("open-write", writer.as_ref()),
-        );
+        refusals::check(report, sized, writer.as_ref());
     }
 
     // Last, since it closes every file: only then may the driver scrub.
-    let info = reader.as_deref().and_then(|reader| reader.info().ok());
-    let closed = info.map(|info| {
-        (
-            info,
-            reader.as_deref().map(|reader| reader.path().to_owned()).unwrap_or_default(),
-        )
+    let closed = reader.and_then(|reader| Some((reader.info().ok()?, reader.path().to_owned())));
+    drop((writer, shared));
+    report.check(checks::SCRUB, "every byte 0 on the next open", closed, |(info, path)| {
+        memory::scrub(context, &info, &path, dirtied)
     });
-    let dirtied = writer.is_some();
-    drop((writer, reader));
-    report.check(
-        Spec {
-            id: "scrub",
-            expected: "every byte 0 on the next open".into(),
-            on: ("abi", closed.as_ref()),
-        },
-        |(info, path)| memory::scrub(context, info, path, dirtied),
-    );
     (range.map(|range| range.start), bytes)
+}
+
+/// The checks of one buffer as the device's own validation `told` of them. Answers as [`check_device`] does.
+fn check_report(
+    report: &mut Report,
+    context: &Context,
+    node: &Node,
+    candidate: Yielded<&Candidate>,
+    told: &Value,
+) -> (Option<u64>, Option<u64>) {
+    let found = report.check(
+        checks::DEVICE_REPORT,
+        "pass, fail or in-use, and checks that say so",
+        candidate,
+        |_| boot::verdict(told),
+    );
+    let passed = told["verdict"] == "pass";
+    for check in found.as_ref().value().into_iter().flatten() {
+        report.take_over(check, passed);
+    }
+    report.take_over_memory(&told["memory"]);
+    let place = candidate
+        .value()
+        .and_then(|candidate| expect::place_in(told, &candidate.path));
+    let (address, size) = place.map_or((None, None), |place| (place.physical_address, place.size_bytes));
+    // The device's own validation may have been told of another size, or of none. One that did not pass need not know it.
+    if let Some(expected) = context.expected_size(node)
+        && size.map_or(passed, |size| size != expected)
+    {
+        report.check(
+            checks::SIZE,
+            format!("{expected} bytes (MYDRV_EXPECT)"),
+            candidate,
+            |_| match size {
+                Some(size) => identity::other_size::<()>(size),
+                None => fail(
+                    "no size in the report of the device's own validation",
+                    "validate anew: systemctl restart mydrv-validate.service",
+                ),
+            },
+        );
+    }
+    (address, size)
 }
 
 /// The first bytes of the pages of 4096 bytes that stand for the whole buffer; see [`mydrv_memtest::smallest_sample`].

@@ -11,7 +11,10 @@ use mydrv::{
 };
 use rustix::{fs::StatVfsMountFlags, io::Errno};
 
-use super::report::{Problem, Report, Spec, fail};
+use super::{
+    checks::{self, Check},
+    report::{Problem, Report, Yielded, fail},
+};
 
 /// What a probe got: an error, or that it was allowed.
 type Answer = io::Result<()>;
@@ -34,8 +37,7 @@ enum Through {
 }
 
 pub struct Refusal {
-    pub id: &'static str,
-    pub title: &'static str,
+    pub check: Check,
     expected: Errno,
     through: Through,
     probe: fn(&Device) -> Answer,
@@ -45,36 +47,31 @@ pub struct Refusal {
 /// among them: writable mappings of a file open for reading, offsets within a page, offsets that overflow.
 pub const REFUSALS: &[Refusal] = &[
     Refusal {
-        id: "refuse-map-private",
-        title: "a private mapping is refused",
+        check: checks::REFUSE_MAP_PRIVATE,
         expected: Errno::INVAL,
         through: Through::Reader,
         probe: |device| map(device, Map { private: true, ..page() }),
     },
     Refusal {
-        id: "refuse-map-exec",
-        title: "an executable mapping is refused",
+        check: checks::REFUSE_MAP_EXEC,
         expected: Errno::PERM,
         through: Through::ExecMount,
         probe: |device| map(device, Map { exec: true, ..page() }),
     },
     Refusal {
-        id: "refuse-exec-later",
-        title: "a mapping never becomes executable",
+        check: checks::REFUSE_EXEC_LATER,
         expected: Errno::ACCESS,
         through: Through::ExecMount,
         probe: attempt::protect_exec,
     },
     Refusal {
-        id: "refuse-open-write",
-        title: "a read-only buffer does not open for writing",
+        check: checks::REFUSE_OPEN_WRITE,
         expected: Errno::ROFS,
         through: Through::ReadOnlyBuffer,
         probe: attempt::open_for_writing,
     },
     Refusal {
-        id: "refuse-map-beyond",
-        title: "a mapping beyond the end is refused",
+        check: checks::REFUSE_MAP_BEYOND,
         expected: Errno::NXIO,
         through: Through::Reader,
         probe: |device| {
@@ -91,8 +88,7 @@ pub const REFUSALS: &[Refusal] = &[
         },
     },
     Refusal {
-        id: "refuse-map-outside",
-        title: "a mapping that starts at the end is refused",
+        check: checks::REFUSE_MAP_OUTSIDE,
         expected: Errno::NXIO,
         through: Through::Reader,
         probe: |device| {
@@ -106,128 +102,106 @@ pub const REFUSALS: &[Refusal] = &[
         },
     },
     Refusal {
-        id: "refuse-grow",
-        title: "a mapping never grows",
+        check: checks::REFUSE_GROW,
         expected: Errno::FAULT,
         through: Through::Reader,
         probe: attempt::grow,
     },
     Refusal {
-        id: "refuse-ioctl",
-        title: "an unknown ioctl is refused",
+        check: checks::REFUSE_IOCTL,
         expected: Errno::NOTTY,
         through: Through::Reader,
         probe: attempt::unknown_ioctl,
     },
     Refusal {
-        id: "refuse-sync-direction",
-        title: "a sync of unknown direction is refused",
+        check: checks::REFUSE_SYNC_DIRECTION,
         expected: Errno::INVAL,
         through: Through::Either,
         probe: |device| attempt::sync(device, 0, PAGE, 4, 0),
     },
     Refusal {
-        id: "refuse-sync-empty",
-        title: "a sync of nothing is refused",
+        check: checks::REFUSE_SYNC_EMPTY,
         expected: Errno::INVAL,
         through: Through::Either,
         probe: |device| attempt::sync(device, 0, 0, MYDRV_SYNC_FROM_DEVICE, 0),
     },
     Refusal {
-        id: "refuse-sync-reserved",
-        title: "a sync with reserved bits is refused",
+        check: checks::REFUSE_SYNC_RESERVED,
         expected: Errno::INVAL,
         through: Through::Either,
         probe: |device| attempt::sync(device, 0, PAGE, MYDRV_SYNC_FROM_DEVICE, 1),
     },
     Refusal {
-        id: "refuse-sync-beyond",
-        title: "a sync beyond the end is refused",
+        check: checks::REFUSE_SYNC_BEYOND,
         expected: Errno::RANGE,
         through: Through::Either,
         probe: |device| attempt::sync(device, device.size_bytes() - 1, 2, MYDRV_SYNC_FROM_DEVICE, 0),
     },
     Refusal {
-        id: "refuse-sync-overflow",
-        title: "a sync whose end overflows is refused",
+        check: checks::REFUSE_SYNC_OVERFLOW,
         expected: Errno::RANGE,
         through: Through::Either,
         probe: |device| attempt::sync(device, 1, u64::MAX, MYDRV_SYNC_FROM_DEVICE, 0),
     },
     Refusal {
-        id: "refuse-sync-reader",
-        title: "a read-only file does not discard others' data",
+        check: checks::REFUSE_SYNC_READER,
         expected: Errno::BADF,
         through: Through::WritableBuffer,
         probe: |device| attempt::sync(device, 0, PAGE, MYDRV_SYNC_FROM_DEVICE, 0),
     },
     Refusal {
-        id: "refuse-seek-beyond",
-        title: "a seek beyond the end is refused",
+        check: checks::REFUSE_SEEK_BEYOND,
         expected: Errno::INVAL,
         through: Through::Reader,
         probe: |device| attempt::seek(device, device.size_bytes() + 1),
     },
     Refusal {
-        id: "refuse-write-at-end",
-        title: "a write at the end is refused",
+        check: checks::REFUSE_WRITE_AT_END,
         expected: Errno::NOSPC,
         through: Through::Writer,
         probe: |device| attempt::write(device, device.size_bytes()),
     },
 ];
 
-/// Tries them all; `reader` and `writer` are the names of the checks that opened the files, and the files.
-pub fn check(report: &mut Report, reader: (&'static str, Option<&Device>), writer: (&'static str, Option<&Device>)) {
+/// Tries them all, through the files that checks opened.
+pub fn check(report: &mut Report, reader: Yielded<&Device>, writer: Yielded<&Device>) {
     for refusal in REFUSALS {
-        report.check(
-            Spec {
-                id: refusal.id,
-                expected: name(refusal.expected),
-                on: reader,
-            },
-            |reader| {
-                let device = match choose(refusal.through, reader, writer)? {
-                    ControlFlow::Continue(device) => device,
-                    ControlFlow::Break(problem) => return Err(problem),
-                };
-                match (refusal.probe)(device).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)) {
-                    Err(errno) if errno == refusal.expected => Ok((name(errno), ())),
-                    Err(errno) => fail(
-                        name(errno),
-                        "update the module mydrv: applications may rely on the documented error",
-                    ),
-                    Ok(()) => fail("it was allowed", "update the module mydrv: it allows what it must refuse"),
-                }
-            },
-        );
+        report.check(refusal.check, name(refusal.expected), reader, |reader| {
+            let device = match choose(refusal.through, reader, writer)? {
+                ControlFlow::Continue(device) => device,
+                ControlFlow::Break(problem) => return Err(problem),
+            };
+            match (refusal.probe)(device).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)) {
+                Err(errno) if errno == refusal.expected => Ok((name(errno), ())),
+                Err(errno) => fail(
+                    name(errno),
+                    "update the module mydrv: applications may rely on the documented error",
+                ),
+                Ok(()) => fail("it was allowed", "update the module mydrv: it allows what it must refuse"),
+            }
+        });
     }
-    report.check(
-        Spec {
-            id: "read-at-end",
-            expected: "0 bytes".into(),
-            on: reader,
-        },
-        |reader| match attempt::read(reader, reader.size_bytes()) {
+    report.check(checks::READ_AT_END, "0 bytes", reader, |reader| {
+        match attempt::read(reader, reader.size_bytes()) {
             Ok(0) => Ok(("0 bytes".into(), ())),
             Ok(count) => fail(
                 format!("{count} bytes"),
                 "update the module mydrv: it reads beyond the buffer",
             ),
             Err(error) => fail(error.to_string(), "update the module mydrv: a reader could not tell the end"),
-        },
-    );
+        }
+    });
 }
 
 /// The file that a probe goes through, or why there is none.
 fn choose<'a>(
     through: Through,
     reader: &'a Device,
-    (check, writer): (&str, Option<&'a Device>),
+    writer: Yielded<&'a Device>,
 ) -> Result<ControlFlow<Problem, &'a Device>, mydrv::Error> {
     let read_only = reader.info()?.flags.read_only();
     let nothing = |reason: &str| ControlFlow::Break(Problem::NotApplicable(reason.into()));
-    Ok(match (through, writer) {
+    Ok(match (through, writer.value()) {
         (Through::ExecMount, _) if noexec(reader) => {
             nothing("the device node's file system is mounted noexec: the kernel's core refuses alone")
         }
@@ -238,7 +212,7 @@ fn choose<'a>(
         (Through::Either | Through::Writer, Some(writer)) => ControlFlow::Continue(writer),
         (Through::ReadOnlyBuffer, _) => nothing("the buffer is not read-only"),
         (Through::Writer | Through::WritableBuffer, _) if read_only => nothing("the buffer is read-only"),
-        _ => ControlFlow::Break(Problem::Skip(format!("check {check} did not pass"))),
+        _ => ControlFlow::Break(Problem::Skip(format!("check {} did not pass", checks::OPEN_WRITE.id))),
     })
 }
 
@@ -286,12 +260,12 @@ mod tests {
 
     #[test]
     fn every_refusal_has_an_id_of_its_own_and_a_named_error() {
-        let mut ids: Vec<_> = REFUSALS.iter().map(|refusal| refusal.id).collect();
+        let mut ids: Vec<_> = REFUSALS.iter().map(|refusal| refusal.check.id).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), REFUSALS.len());
         for refusal in REFUSALS {
-            assert!(name(refusal.expected).starts_with('E'), "{}", refusal.id);
+            assert!(name(refusal.expected).starts_with('E'), "{}", refusal.check.id);
         }
     }
 }

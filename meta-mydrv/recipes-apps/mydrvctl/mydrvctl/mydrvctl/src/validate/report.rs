@@ -13,7 +13,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{boot, checks, expect::Place, memory::MemoryTest, provenance::Provenance};
+use super::{
+    boot,
+    checks::{self, Check},
+    expect::Place,
+    memory::MemoryTest,
+    provenance::Provenance,
+};
 use crate::{
     failure::{Failure, Result},
     output,
@@ -131,14 +137,64 @@ impl From<mydrv::Error> for Problem {
 /// Why a failure may be somebody else's doing, if it may. Takes how many files this process has open.
 pub type Doubt = Box<dyn Fn(u32) -> Option<String>>;
 
-/// What a check is, apart from what it does.
-pub struct Spec<'a, D> {
-    /// The check's stable name, one of `checks::all()`.
-    pub id: &'static str,
-    /// What should be.
-    pub expected: String,
-    /// The check that this one builds on, and what that one yielded.
-    pub on: (&'static str, Option<&'a D>),
+/// What a check yielded, if it passed, and which check that was: so that one that builds on it blames no other.
+#[derive(Clone, Copy)]
+pub struct Yielded<T> {
+    /// None where it is given, without a check.
+    by: Option<Check>,
+    value: Option<T>,
+}
+
+impl<T> Yielded<T> {
+    /// Something to build on that needs no check.
+    pub fn given(value: T) -> Self {
+        Self {
+            by: None,
+            value: Some(value),
+        }
+    }
+
+    /// What was yielded.
+    pub fn value(self) -> Option<T> {
+        self.value
+    }
+
+    /// The same by reference.
+    pub fn as_ref(&self) -> Yielded<&T> {
+        Yielded {
+            by: self.by,
+            value: self.value.as_ref(),
+        }
+    }
+
+    /// Something else that is there if this is.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Yielded<U> {
+        self.and_then(|value| Some(f(value)))
+    }
+
+    /// Something else that may be there if this is.
+    pub fn and_then<U>(self, f: impl FnOnce(T) -> Option<U>) -> Yielded<U> {
+        Yielded {
+            by: self.by,
+            value: self.value.and_then(f),
+        }
+    }
+
+    /// What two checks yielded; where both have failed, this one is to blame.
+    pub fn and<U>(self, other: Yielded<U>) -> Yielded<(T, U)> {
+        match self.value {
+            Some(value) => other.map(|other| (value, other)),
+            None => Yielded {
+                by: self.by,
+                value: None,
+            },
+        }
+    }
+
+    /// What the other one yielded, if this one passed, too.
+    pub fn then<U>(self, other: Yielded<U>) -> Yielded<U> {
+        self.and(other).map(|(_, other)| other)
+    }
 }
 
 /// Who listens.
@@ -191,7 +247,7 @@ pub struct Report {
     #[serde(skip)]
     stop: Stop,
     #[serde(skip)]
-    required: Vec<String>,
+    required: Vec<Check>,
     #[serde(skip)]
     interrupted: Option<i32>,
     #[serde(skip)]
@@ -209,7 +265,7 @@ pub struct Report {
 
 impl Report {
     /// An empty report. A skip of a `required` check is a failure.
-    pub fn new(root: &Path, mode: &'static str, voice: Voice, required: &[String], stop: Stop) -> Self {
+    pub fn new(root: &Path, mode: &'static str, voice: Voice, required: &[Check], stop: Stop) -> Self {
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -293,12 +349,18 @@ impl Report {
         }
     }
 
-    /// Runs one check, unless the one it builds on did not pass, and returns what it yields.
-    pub fn check<D, T>(&mut self, spec: Spec<'_, D>, body: impl FnOnce(&D) -> Outcome<T>) -> Option<T> {
+    /// Runs one check, unless the one `on` which it builds did not pass, and returns what it yields.
+    pub fn check<D, T>(
+        &mut self,
+        check: Check,
+        expected: impl Into<String>,
+        on: Yielded<D>,
+        body: impl FnOnce(D) -> Outcome<T>,
+    ) -> Yielded<T> {
         let began = Instant::now();
-        let (outcome, excused) = match (self.interrupted, spec.on) {
+        let (outcome, excused) = match (self.interrupted, on.value) {
             (Some(signal), _) => (Err(Problem::Skip(by_signal(signal))), true),
-            (None, (_, Some(base))) => {
+            (None, Some(base)) => {
                 // Whatever a check makes of a signal half way, and of what the signal did to its children.
                 let outcome = match self.stop.signal() {
                     Some(signal) => Err(Problem::Interrupted(signal)),
@@ -309,14 +371,14 @@ impl Report {
                     (outcome, _) => (outcome, false),
                 }
             }
-            (None, (id, None)) => {
-                let (problem, excused) = self.blame(id);
+            (None, None) => {
+                let (problem, excused) = self.blame(on.by);
                 (Err(problem), excused)
             }
         };
         let outcome = match outcome {
-            Err(Problem::Skip(reason)) if !excused && self.requires(spec.id) => {
-                let (found, remedy) = not_checked(spec.id, &reason);
+            Err(Problem::Skip(reason)) if !excused && self.required.contains(&check) => {
+                let (found, remedy) = not_checked(check, &reason);
                 fail(found, remedy)
             }
             outcome => outcome,
@@ -341,23 +403,18 @@ impl Report {
         };
         self.add(Record {
             number: self.checks.len() + 1,
-            id: spec.id,
+            id: check.id,
             device: self.device.clone(),
-            title: checks::find(spec.id).map_or("", |check| check.title),
+            title: check.title,
             verdict,
-            expected: spec.expected,
+            expected: expected.into(),
             found,
             reason,
             remedy,
             duration_ms: began.elapsed().as_secs_f64() * 1e3,
             excused,
         });
-        value
-    }
-
-    /// Whether a skip of the check is a failure.
-    fn requires(&self, id: &str) -> bool {
-        self.required.iter().any(|required| required == id)
+        Yielded { by: Some(check), value }
     }
 
     /// Takes a check of the present device over from the report of another process. Of those that this one makes itself only what did not
@@ -370,13 +427,13 @@ impl Report {
             return;
         };
         let of_system = check["device"].is_null();
-        let own = of_system || ["region", "driver", "node", "unexpected"].contains(&known.id);
+        let own = of_system || [checks::REGION, checks::DRIVER, checks::NODE, checks::UNEXPECTED].contains(&known);
         if own && !matches!(verdict, Verdict::Fail | Verdict::InUse) {
             return;
         }
         let (mut verdict, mut found, mut reason, mut remedy) = (verdict, text("found"), text("reason"), text("remedy"));
-        if verdict == Verdict::Skip && passed && self.requires(known.id) {
-            let failure = not_checked(known.id, &reason.take().unwrap_or_default());
+        if verdict == Verdict::Skip && passed && self.required.contains(&known) {
+            let failure = not_checked(known, &reason.take().unwrap_or_default());
             (verdict, found, remedy) = (Verdict::Fail, Some(failure.0), Some(failure.1));
         }
         self.add(Record {
@@ -412,8 +469,9 @@ impl Report {
         self.checks.push(record);
     }
 
-    /// Why a check that builds on `id` cannot run: names the outcome at the bottom of it. And whether that one counts already.
-    fn blame(&self, id: &str) -> (Problem, bool) {
+    /// Why what builds on this check cannot run: names the outcome at the bottom of it. And whether that one counts already.
+    fn blame(&self, check: Option<Check>) -> (Problem, bool) {
+        let id = check.map_or("", |check| check.id);
         let Some(base) = self.checks.iter().rev().find(|record| record.id == id) else {
             return (Problem::Skip(format!("{id} was not checked")), false);
         };
@@ -586,10 +644,13 @@ pub fn discard(paths: &[&Path]) {
 }
 
 /// The failure that a skip of a required check is: what was found, and what to do about it.
-fn not_checked(id: &str, reason: &str) -> (String, String) {
+fn not_checked(check: Check, reason: &str) -> (String, String) {
     (
         format!("not checked: {reason}"),
-        format!("make the check possible, or take {id} out of --require (MYDRV_REQUIRE)"),
+        format!(
+            "make the check possible, or take {} out of --require (MYDRV_REQUIRE)",
+            check.id
+        ),
     )
 }
 
@@ -622,22 +683,25 @@ impl Level {
 mod tests {
     use super::*;
 
-    fn spec<'a, D>(id: &'static str, on: (&'static str, Option<&'a D>)) -> Spec<'a, D> {
-        Spec {
-            id,
-            expected: "a".into(),
-            on,
-        }
+    fn check(id: &'static str) -> Check {
+        let depth = checks::Depth::Boot;
+        Check { id, title: "a", depth }
+    }
+
+    /// Nothing to build on, since this check did not yield it.
+    fn nothing(id: &'static str) -> Yielded<()> {
+        let by = Some(check(id));
+        Yielded { by, value: None }
     }
 
     #[test]
     fn a_check_is_skipped_with_the_name_of_the_one_that_failed() {
         let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
-        let first = report.check(spec("first", ("start", Some(&()))), |()| fail::<u8>("b", "do c"));
-        let second = report.check(spec("second", ("first", first.as_ref())), |_| Ok(("never".into(), 1_u8)));
-        assert_eq!(second, None);
-        let third: Option<()> = report.check(spec("third", ("second", second.as_ref())), |_| Ok(("never".into(), ())));
-        assert_eq!(third, None);
+        let first = report.check(check("first"), "a", Yielded::given(()), |()| fail::<u8>("b", "do c"));
+        let second = report.check(check("second"), "a", first, |_| Ok(("never".into(), 1_u8)));
+        assert_eq!(second.value(), None);
+        let third = report.check(check("third"), "a", second, |_| Ok(("never".into(), ())));
+        assert_eq!(third.value(), None);
         assert_eq!(report.checks[1].reason.as_deref(), Some("check 1 (first) failed"));
         assert_eq!(report.checks[2].reason.as_deref(), Some("check 1 (first) failed"));
         assert_eq!((report.passed, report.failed, report.skipped), (0, 1, 2));
@@ -647,7 +711,7 @@ mod tests {
     fn a_failure_that_may_be_somebody_elses_doing_is_none() {
         let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], Stop::default());
         report.begin_device("/buffer".into());
-        let failing = |report: &mut Report| report.check(spec("memory", ("start", Some(&()))), |()| fail::<()>("b", "do c"));
+        let failing = |report: &mut Report| report.check(check("memory"), "a", Yielded::given(()), |()| fail::<()>("b", "do c"));
         // Two files are this process's own.
         report.doubt(Some(Box::new(|files| (files != 2).then(|| "in use by others".into()))), 1);
         failing(&mut report);
@@ -661,13 +725,13 @@ mod tests {
         assert_eq!((report.in_use, report.failed), (1, 2));
     }
 
-    fn report(required: &[&str]) -> Report {
-        let required: Vec<_> = required.iter().map(|&id| id.to_owned()).collect();
+    fn report(required: &[&'static str]) -> Report {
+        let required: Vec<_> = required.iter().map(|&id| check(id)).collect();
         Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &required, Stop::default())
     }
 
     fn run(report: &mut Report, id: &'static str, outcome: Outcome) -> Option<()> {
-        report.check(spec(id, ("start", Some(&()))), |()| outcome)
+        report.check(check(id), "a", Yielded::given(()), |()| outcome).value()
     }
 
     fn pass() -> Outcome {
@@ -731,8 +795,8 @@ mod tests {
     fn no_check_runs_after_an_interruption() {
         let mut report = report(&["node"]);
         run(&mut report, "region", interrupted(15));
-        let ran = report.check(spec("node", ("start", Some(&()))), |()| -> Outcome { panic!("it ran") });
-        assert_eq!(ran, None);
+        let ran = report.check(check("node"), "a", Yielded::given(()), |()| -> Outcome { panic!("it ran") });
+        assert_eq!(ran.value(), None);
         assert_eq!(report.checks[1].verdict, Verdict::Skip);
         assert_eq!(report.checks[1].reason.as_deref(), Some("interrupted by signal 15"));
         assert_eq!((report.failed, report.skipped), (0, 1));
@@ -743,16 +807,16 @@ mod tests {
         let stop = Stop::default();
         let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], stop.clone());
         // A pass is one all the same; the next check is not begun.
-        report.check(spec("node", ("start", Some(&()))), |()| {
+        report.check(check("node"), "a", Yielded::given(()), |()| {
             stop.raise(15);
             pass()
         });
-        report.check(spec("abi", ("start", Some(&()))), |()| -> Outcome { panic!("it ran") });
+        report.check(check("abi"), "a", Yielded::given(()), |()| -> Outcome { panic!("it ran") });
         let verdicts: Vec<_> = report.checks.iter().map(|record| record.verdict).collect();
         assert_eq!(verdicts, [Verdict::Pass, Verdict::Interrupted]);
         let stop = Stop::default();
         let mut report = Report::new(Path::new("/nonexistent"), "full", Voice::Failures, &[], stop.clone());
-        report.check(spec("node", ("start", Some(&()))), |()| {
+        report.check(check("node"), "a", Yielded::given(()), |()| {
             stop.raise(2);
             fail::<()>("b", "c")
         });
@@ -763,7 +827,7 @@ mod tests {
     fn a_skip_of_a_required_check_fails_unless_another_outcome_is_to_blame() {
         let mut report = report(&["b", "d", "f", "h"]);
         let on = |report: &mut Report, id, base: &'static str| {
-            report.check(spec(id, (base, None::<&()>)), |()| -> Outcome { panic!("it ran") });
+            report.check(check(id), "a", nothing(base), |()| -> Outcome { panic!("it ran") });
             let record = report.checks.last().unwrap();
             (record.verdict, record.reason.clone().or(record.found.clone()).unwrap())
         };

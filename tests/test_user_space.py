@@ -61,14 +61,19 @@ def test_region_elsewhere_than_the_tree_says_is_found(guest):
 @pytest.mark.lg_feature("qemu")
 def test_another_program_that_writes_against_the_lock_is_no_bad_memory(guest):
     """It comes when the validation has both its files open, and writes all the time: one process, so that no pattern is in the memory without a
-    write to it."""
+    write to it. It runs before, since to start it takes longer than a validation does."""
     buffer = "/dev/mydrv/by-label/noncoherent"
-    program = "while (1) { sysseek(STDOUT, 0, 0); syswrite(STDOUT, chr(rand(256)) x 64) or die }"
+    program = f"""
+        $SIG{{TERM}} = sub {{ exit }};
+        do {{ ($validate) = map {{ m,(\\d+), }} grep {{ (readlink // "") =~ m,/mydrvctl$, }} glob "/proc/[0-9]*/exe" }} until $validate;
+        do {{ }} until 2 <= grep {{ (readlink // "") =~ m,^/dev/mydrv[0-9], }} glob "/proc/$validate/fd/*";
+        open my $file, "+<", "{buffer}" or die;
+        while (1) {{ sysseek($file, 0, 0); syswrite($file, chr(rand(256)) x 64) or die }}
+    """
     script = f"""
-        mydrvctl --json --device {buffer} validate --repeat 30 >/tmp/report.json 2>/tmp/said & validate=$!
-        until [ $(readlink /proc/$validate/fd/* | grep -c '^/dev/mydrv[0-9]') -ge 2 ] || ! kill -0 $validate; do :; done
-        perl -e '{program}' 1<>{buffer} & writer=$!
-        wait $validate; status=$?; kill $writer; wait $writer; (exit $status)
+        perl -e {shlex.quote(program)} & writer=$!
+        mydrvctl --json --device {buffer} validate --repeat 200 >/tmp/report.json 2>/tmp/said; status=$?
+        kill $writer; wait $writer; (exit $status)
     """
     output, status = guest.execute(script, timeout=300)
     report = json.loads(guest.run("cat /tmp/report.json"))

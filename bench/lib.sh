@@ -212,14 +212,19 @@ unpack_debian_source() {
     rm -rf "$2.deb"
 }
 
+# What the update policy needs of the kernel. One kernel serves the plain guest, updates and all machines: each more costs ten minutes.
+updates_config=$layer/dynamic-layers/rauc/recipes-kernel/linux/files
+
 # kernel SERIES VARIANT: makes sure of a built kernel and points kernel_source and kernel_build at it. SERIES is one that Debian's
-# backports have, or one whose source tree MYDRV_LINUX_<SERIES> names (6.18: MYDRV_LINUX_6_18); VARIANT is release, or one of variants().
+# backports have, or one whose source tree MYDRV_LINUX_<SERIES> names (6.18: MYDRV_LINUX_6_18); VARIANT is release, one of variants(), or bare: no
+# more than what the driver asks for, to build the module for; it boots nowhere.
 kernel() {
     local series=$1 variant=$2 tree fragments version
     tree=MYDRV_LINUX_${series//./_}
-    fragments=("$layer/recipes-kernel/linux/files/mydrv.cfg" "$top/bench/kernel/guest.config")
+    fragments=("$layer/recipes-kernel/linux/files/mydrv.cfg")
+    [ "$variant" = bare ] || fragments+=("$updates_config"/mydrv-ota{,-qemu}.cfg "$top"/bench/kernel/{guest,boards}.config)
     [ ! -f "$top/bench/kernel/$series.config" ] || fragments+=("$top/bench/kernel/$series.config")
-    if [ "$variant" != release ]; then
+    if [ "$variant" != release ] && [ "$variant" != bare ]; then
         [ -f "$top/bench/kernel/variants/$variant.config" ] || die "no kernel variant $variant: there are release $(variants)"
         fragments+=("$top/bench/kernel/variants/$variant.config")
     fi
@@ -449,9 +454,19 @@ default_series() {
     fi
 }
 
+# kernel_and_module SERIES VARIANT: makes sure of both and sets $product to the folder that has what is made of them, first the module.
+kernel_and_module() {
+    product=$build/$1-$2
+    mkdir -p "$product"
+    kernel "$1" "$2"
+    made "module for $1, $2" "$product/module" \
+        "$(key "$module_dir" "$apps_dir/mydrv-abi/src/abi.rs" "$kernel_build" "$(declare -f make_module module_make)")" \
+        make_module "$kernel_source" "$kernel_build" "$2"
+}
+
 # build [SERIES] [VARIANT]: everything up to the bootable image, in build/SERIES-VARIANT/; sets $product to that.
 build() {
-    local series=${1:-} variant=${2:-release} abi=$apps_dir/mydrv-abi/src/abi.rs default
+    local series=${1:-} variant=${2:-release} default
     host_setup
     beside_jobs=()
     trap 'end_beside; exit 130' INT TERM
@@ -460,17 +475,12 @@ build() {
     beside user_space
     default=$(default_series)
     series=${series:-$default}
-    product=$build/$series-$variant
-    mkdir -p "$product"
     if [ "$(printf '%s\n' "$newest_tried" "$series" | sort -V | tail -n 1)" != "$newest_tried" ]; then
         echo "  note: kernel $series is newer than mydrv was tried on ($newest_tried); if it does not build or boot, set MYDRV_SERIES"
         echo "        to one of: $(offered_series)"
     fi
 
-    kernel "$series" "$variant"
-    made "module for $series, $variant" "$product/module" \
-        "$(key "$module_dir" "$abi" "$kernel_build" "$(declare -f make_module module_make)")" \
-        make_module "$kernel_source" "$kernel_build" "$variant"
+    kernel_and_module "$series" "$variant"
     made overlay "$build/overlay" "$(key "$overlay_dir" "${toolchain##*/}" "$(declare -f make_overlay)")" make_overlay
     made "device tree" "$build/machine.dtb" \
         "$(key "$build/overlay" "${toolchain##*/}" "$default_memory" "$(declare -p machine machine_cpu machine_extra)" \

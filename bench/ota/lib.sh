@@ -73,29 +73,6 @@ make_uboot() {
     "${make[@]}" u-boot.bin
 }
 
-# ---- The kernel: the release kernel with what updates need. Built from its build directory, which spares half of the compiling.
-
-ota_kernel_config=("$ota_layer/recipes-kernel/linux/files/mydrv-ota.cfg" "$ota_layer/recipes-kernel/linux/files/mydrv-ota-qemu.cfg"
-    "$top/bench/kernel/ota.config")
-
-# ota_kernel SERIES: points kernel_source and kernel_build at it.
-ota_kernel() {
-    kernel "$1" release
-    local release=$kernel_build
-    kernel_build=$cache/kernel-$1-ota-$(key "${release##*/}" "${ota_kernel_config[@]}" "$(declare -f make_ota_kernel)")
-    cached "kernel $1, ota" "$kernel_build" make_ota_kernel "$kernel_source" "$release"
-}
-
-# make_ota_kernel SOURCE RELEASE DIR
-make_ota_kernel() {
-    local make=(in_root make -C "$1" O="$3" "${kernel_make[@]}" -j"$(nproc)")
-    cp -a "$2" "$3"
-    in_root sh -c 'cd "$1" && shift && ./source/scripts/kconfig/merge_config.sh -m -O . .config "$@"' - "$3" "${ota_kernel_config[@]}"
-    "${make[@]}" olddefconfig
-    check_config "$3/.config" "${ota_kernel_config[@]}"
-    "${make[@]}" Image modules
-}
-
 # ---- The guest: the bench's Debian with RAUC, and the system as the layer's recipes install it.
 
 ota_base() {
@@ -116,7 +93,7 @@ make_ota_base() {
 # make_ota_root BASE USER_SPACE MODULE OVERLAY SOURCE BUILD KEYRING ROOT: all of the system but its version.
 make_ota_root() {
     local base=$1 user_space=$2 module=$3 overlay=$4 source=$5 kernel=$6 keyring=$7 root=$8
-    populate "$base" "$user_space" "$module" "$source" "$kernel" ota "$root"
+    populate "$base" "$user_space" "$module" "$source" "$kernel" release "$root"
     in_root make -C "$overlay_dir" install O="$overlay" DESTDIR="$root"
     in_root make -C "$ota_layer/recipes-core/mydrv-ota/mydrv-ota" install DESTDIR="$root"
     cp -dR --preserve=mode,links "$ota_dir/files/." "$root"
@@ -223,7 +200,7 @@ make_ota_keys() {
 
 # build_ota: all of it; sets $ota to where disk, bundles and the inputs of further ones are.
 build_ota() {
-    local version source=$layer/dynamic-layers/rauc abi=$apps_dir/mydrv-abi/src/abi.rs series
+    local version source=$layer/dynamic-layers/rauc series product
     host_setup
     beside_jobs=()
     trap 'end_beside; exit 130' INT TERM
@@ -232,22 +209,20 @@ build_ota() {
     beside user_space
     uboot
     series=$(default_series)
-    ota_kernel "$series"
     ota_keys=$cache/ota-keys
     cached "development keys" "$ota_keys" make_ota_keys
     ota=$build/ota
     mkdir -p "$ota"
-    made "module for $series, ota" "$ota/module" "$(key "$module_dir" "$abi" "$kernel_build" "$(declare -f make_module module_make)")" \
-        make_module "$kernel_source" "$kernel_build" ota
+    kernel_and_module "$series" release
     made overlay "$build/overlay" "$(key "$overlay_dir" "${toolchain##*/}" "$(declare -f make_overlay)")" make_overlay
     join
     trap - INT TERM
     ota_base # it was made beside, in another process; here for its name
     made "system" "$ota/root" \
-        "$(key "$ota_base" "$(cat "$(key_of "$ota/module")")" "$build/user-space" "$(modes "$build/user-space")" "$build/overlay" "$top/bench/rootfs" \
+        "$(key "$ota_base" "$(cat "$(key_of "$product/module")")" "$build/user-space" "$(modes "$build/user-space")" "$build/overlay" "$top/bench/rootfs" \
             "$(modes "$top/bench/rootfs")" "$ota_dir/files" "$source" "$(modes "$source")" "$ota_keys" "${ota_extra[*]}" \
             "$(declare -f make_ota_root populate prepare_root ota_base_tree ota_machine)")" \
-        make_ota_root "$ota_base" "$build/user-space" "$ota/module" "$build/overlay" "$kernel_source" "$kernel_build" "$ota_keys/ca.cert.pem"
+        make_ota_root "$ota_base" "$build/user-space" "$product/module" "$build/overlay" "$kernel_source" "$kernel_build" "$ota_keys/ca.cert.pem"
     for version in 1.0.0 1.1.0; do
         made "image $version" "$ota/$version.ext4" \
             "$(key "$(cat "$(key_of "$ota/root")")" "$ota_compatible" "$ota_tries" "$ota_image_mib" "$(declare -f make_ota_image)")" \

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-//! Makes the man pages, the shell completions and the C header: from the very definitions that the program and the driver use, on the
-//! machine that builds, so that cross builds do it too. They go to $MYDRV_ASSETS_DIR, where the Makefile looks for them.
+//! Makes the man pages and the shell completions: from the very definitions that the program uses, on the machine that builds, so that cross
+//! builds do it too. They go to $MYDRV_ASSETS_DIR, where the Makefile looks for them.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -12,12 +12,10 @@ use clap_complete::Shell;
 #[allow(dead_code, reason = "the program uses the rest")]
 mod cli;
 
-const ABI: &str = "../mydrv-abi/src/abi.rs";
-const HEADER: &str = "cbindgen.toml";
 const SECTIONS: &str = "man/sections.roff";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for input in ["build.rs", "src/cli.rs", ABI, HEADER, SECTIONS] {
+    for input in ["build.rs", "src/cli.rs", SECTIONS] {
         println!("cargo::rerun-if-changed={input}");
     }
     println!("cargo::rerun-if-env-changed=MYDRV_ASSETS_DIR");
@@ -28,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut shown(), "mydrvctl", dir)?;
     }
-    header(&dir.join("mydrv.h"))
+    Ok(())
 }
 
 /// The command line without what is hidden: completions know no hidden subcommands.
@@ -65,28 +63,4 @@ fn man_pages(dir: &Path) -> Result<(), Box<dyn Error>> {
         fs::write(dir.join(format!("{name}.1")), page)?;
     }
     Ok(())
-}
-
-/// <mydrv.h>, from the file that the kernel module compiles.
-fn header(path: &Path) -> Result<(), Box<dyn Error>> {
-    let mut header = Vec::new();
-    cbindgen::Builder::new()
-        .with_config(cbindgen::Config::from_file(HEADER)?)
-        .with_src(ABI)
-        .generate()?
-        .write(&mut header);
-    // Rust's documentation links mean nothing to C, and ioctl numbers are read in hexadecimal.
-    let header = String::from_utf8(header)?
-        .replace("[`", "`")
-        .replace("`]", "`")
-        .replace("MydrvInfo::", "")
-        .replace("MydrvSync::", "");
-    let lines = header.lines().map(
-        |line| match line.strip_prefix("#define MYDRV_IOC_").and_then(|rest| rest.split_once(' ')) {
-            Some((name, number)) => Ok(format!("#define MYDRV_IOC_{name} {:#010x}U\n", number.parse::<u32>()?)),
-            None => Ok(format!("{line}\n")),
-        },
-    );
-    let header = lines.collect::<Result<String, std::num::ParseIntError>>()?;
-    Ok(fs::write(path, header)?)
 }

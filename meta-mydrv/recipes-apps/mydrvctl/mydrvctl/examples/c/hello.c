@@ -33,7 +33,7 @@ static int fail(const char *path, const char *what)
 /* Hands the first bytes of a cached buffer over; on other buffers the driver has nothing to do. */
 static int sync_greeting(int fd, uint32_t direction)
 {
-	const struct MydrvSync range = { .offset = 0, .length = sizeof(greeting), .direction = direction };
+	const struct mydrv_sync range = { .offset = 0, .length = sizeof(greeting), .direction = direction };
 
 	return ioctl(fd, MYDRV_IOC_SYNC, &range);
 }
@@ -57,7 +57,7 @@ static void copy_out(const volatile char *buffer, char *bytes, size_t length)
 static int hello(int fd, const char *path)
 {
 	char before[sizeof(greeting)], after[sizeof(greeting)];
-	struct MydrvInfo info;
+	struct mydrv_info info;
 	volatile char *buffer;
 	void *mapping;
 	size_t size;
@@ -79,7 +79,7 @@ static int hello(int fd, const char *path)
 		return EXIT_FAILURE;
 	}
 	size = (size_t)info.size_bytes;
-	printf("%s: %zu bytes, label \"%.*s\"\n", path, size, (int)sizeof(info.label), (const char *)info.label);
+	printf("%s: %zu bytes, label \"%.*s\"\n", path, size, (int)sizeof(info.label), info.label);
 
 	/* Always MAP_SHARED: the driver refuses private copies of a device's memory. */
 	mapping = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! The ioctls of `/dev/mydrvN`: the one definition that the kernel module, the `mydrv` crate and the C header share.
+//! The ioctls of `/dev/mydrvN`: the one definition that the kernel module, the `mydrv` crate and, by a test, the C header share.
 //!
 //! Plain constants and `#[repr(C)]` structures of fixed-size integers only, without padding, so that 32-bit and 64-bit programs see
 //! the same bytes. A structure never changes once released: a later ABI version adds ioctls, and an older driver answers `ENOTTY`
@@ -12,10 +12,10 @@ pub const MYDRV_ABI_VERSION: u32 = 2;
 /// The bytes of [`MydrvInfo::label`], its terminating NUL included.
 pub const MYDRV_LABEL_BYTES: usize = 32;
 
-/// `_IOR(0xD8, 0x00, struct MydrvInfo)`: describes the buffer. Never fails but with `ENODEV` (the device is gone) or `EFAULT`.
+/// `_IOR(0xD8, 0x00, struct mydrv_info)`: describes the buffer. Never fails but with `ENODEV` (the device is gone) or `EFAULT`.
 pub const MYDRV_IOC_INFO: u32 = 0x8058_d800;
 
-/// `_IOW(0xD8, 0x01, struct MydrvSync)`: hands a range of a cached buffer from the processor to the device or back. There are four
+/// `_IOW(0xD8, 0x01, struct mydrv_sync)`: hands a range of a cached buffer from the processor to the device or back. There are four
 /// moments to hand over:
 ///
 /// 1. the processor wrote, the device will read: [`MYDRV_SYNC_TO_DEVICE`], or the device reads what memory held before;
@@ -35,7 +35,7 @@ pub const MYDRV_IOC_INFO: u32 = 0x8058_d800;
 /// there but check its argument.
 pub const MYDRV_IOC_SYNC: u32 = 0x4018_d801;
 
-/// `_IOR(0xD8, 0x02, struct MydrvUsers)`, since ABI version 2: counts the files that are open, and those that were. Never fails but with `ENODEV` (the
+/// `_IOR(0xD8, 0x02, struct mydrv_users)`, since ABI version 2: counts the files that are open, and those that were. Never fails but with `ENODEV` (the
 /// device is gone) or `EFAULT`.
 pub const MYDRV_IOC_USERS: u32 = 0x8010_d802;
 
@@ -126,7 +126,7 @@ const fn ioc(direction: u32, number: u32, size: usize) -> u32 {
     direction << 30 | (size as u32) << 16 | 0xd8 << 8 | number
 }
 
-// The header generator cannot evaluate functions, so the numbers stand above as literals and are proved here.
+// As literals above, for whoever reads them in a trace; proved here.
 const _: () = assert!(MYDRV_IOC_INFO == ioc(2, 0x00, size_of::<MydrvInfo>()));
 const _: () = assert!(MYDRV_IOC_SYNC == ioc(1, 0x01, size_of::<MydrvSync>()));
 const _: () = assert!(MYDRV_IOC_USERS == ioc(2, 0x02, size_of::<MydrvUsers>()));

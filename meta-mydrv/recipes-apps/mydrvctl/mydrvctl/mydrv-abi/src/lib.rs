@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
 //! The user-space ABI of the mydrv driver, as a crate of its own. The definitions are in `abi.rs`, which the kernel module compiles
-//! too and from which the C header is generated.
+//! too; `include/mydrv.h` says the same in C.
 
 #![no_std]
 

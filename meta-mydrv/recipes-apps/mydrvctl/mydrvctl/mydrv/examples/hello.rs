@@ -36,8 +36,8 @@ fn hello(device: &str) -> Result<bool, Error> {
         info.label
     );
 
-    // The mapping borrows the device, so it cannot outlive it; it is unmapped when it goes out of scope.
-    let buffer = device.map_mut(..)?;
+    // Unmapped when it goes out of scope.
+    let mut buffer = device.map_mut(..)?;
     let range = ..GREETING.len() as u64;
     let mut before = [0; GREETING.len()];
     buffer.copy_to(0, &mut before)?;

@@ -9,7 +9,7 @@ use mydrv_abi::{MYDRV_IOC_SYNC, MydrvSync};
 use rustix::{
     fs::{Mode, OFlags, SeekFrom},
     io::Errno,
-    ioctl,
+    ioctl::{self, Opcode},
     mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags},
 };
 
@@ -59,7 +59,7 @@ pub fn protect_exec(device: &Device) -> io::Result<()> {
     let answer = unsafe { rustix::mm::mprotect(base, length, MprotectFlags::READ | MprotectFlags::EXEC) };
     unmap(base, length);
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         return Ok(driver.protect_exec()?);
     }
     Ok(answer?)
@@ -86,7 +86,7 @@ pub fn grow(device: &Device) -> io::Result<()> {
         Err(_) => unmap(base, length),
     }
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         return Ok(driver.grow()?);
     }
     Ok(grown.map(drop)?)
@@ -99,7 +99,7 @@ pub fn grow(device: &Device) -> io::Result<()> {
 /// The kernel's.
 pub fn unknown_ioctl(device: &Device) -> io::Result<()> {
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         return Ok(driver.ioctl()?);
     }
     // SAFETY: _IO(0xD8, 0xFF) takes no argument, and no ABI version uses the number.
@@ -119,11 +119,11 @@ pub fn sync(device: &Device, offset: u64, length: u64, direction: u32, reserved:
         reserved,
     };
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         return Ok(driver.sync(&request)?);
     }
     // SAFETY: MYDRV_IOC_SYNC reads one MydrvSync; both come from the shared ABI.
-    Ok(unsafe { ioctl::ioctl(device, ioctl::Setter::<MYDRV_IOC_SYNC, MydrvSync>::new(request)) }?)
+    Ok(unsafe { ioctl::ioctl(device, ioctl::Setter::<{ MYDRV_IOC_SYNC as Opcode }, MydrvSync>::new(request)) }?)
 }
 
 /// Opens the device's node for writing, without a lock.
@@ -144,7 +144,7 @@ pub fn open_for_writing(device: &Device) -> io::Result<()> {
 /// The kernel's.
 pub fn seek(device: &Device, offset: u64) -> io::Result<()> {
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         return Ok(driver.seek(offset)?);
     }
     Ok(rustix::fs::seek(device, SeekFrom::Start(offset)).map(drop)?)
@@ -174,11 +174,11 @@ pub fn read(device: &Device, offset: u64) -> io::Result<usize> {
 /// # Errors
 ///
 /// Those of reading /proc/self/smaps.
-pub fn vm_flags(device: &Device, mapping: &Mapping<'_>) -> io::Result<Option<Vec<String>>> {
+pub fn vm_flags(device: &Device, mapping: &Mapping) -> io::Result<Option<Vec<String>>> {
     let smaps = fs::read_to_string("/proc/self/smaps")?;
     let flags = flags_in(&smaps, &format!("{:08x}-", mapping.as_ptr() as usize));
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         return Ok(flags.map(|flags| driver.vm_flags(flags)));
     }
     let _ = device;
@@ -203,7 +203,7 @@ fn map_new(device: &Device, request: &Map) -> Result<*mut c_void, Errno> {
         MapFlags::SHARED
     };
     #[cfg(feature = "stand-in")]
-    if let Some(driver) = &device.stand_in {
+    if let Some(driver) = device.stand_in() {
         driver.map(&crate::stand_in::Map {
             offset: request.offset,
             length: request.length,

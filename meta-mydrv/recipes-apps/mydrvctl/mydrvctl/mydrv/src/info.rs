@@ -39,6 +39,7 @@ pub struct Users {
 
 /// Where a buffer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Addresses {
     /// What the device's DMA engine is given.
     pub dma: u64,

@@ -4,56 +4,114 @@
 
 use std::{
     ffi::c_void,
+    fmt,
     marker::PhantomData,
-    ops::{Deref, Range},
+    ops::{Deref, DerefMut, Range},
     ptr::{self, NonNull},
     slice,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
+
+#[cfg(target_has_atomic = "64")]
+use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::{
-    device::Device,
+    device::{Device, Direction},
     error::{Error, Result},
     sigbus::Place,
 };
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed: Sized {
+        /// Reads by one relaxed load.
+        ///
+        /// # Safety
+        ///
+        /// `at` is aligned for [`Word::Atomic`](super::Word::Atomic) and mapped for reading.
+        unsafe fn load(at: *const Self) -> Self;
+
+        /// Writes by one relaxed store.
+        ///
+        /// # Safety
+        ///
+        /// `at` is aligned for [`Word::Atomic`](super::Word::Atomic) and mapped for writing.
+        unsafe fn store(self, at: *mut Self);
+    }
 }
 
-/// What is read and written by one access that the compiler neither splits, merges nor drops.
-pub trait Word: Copy + sealed::Sealed {}
+/// What is read and written by one access: `u8`, `u16`, `u32`, and, where the target has 64-bit atomics, `u64`. The compiler does not split it, so
+/// no other program sees half of it.
+pub trait Word: Copy + sealed::Sealed {
+    /// The same in memory that others change, too.
+    type Atomic: Send + Sync;
+}
 
 macro_rules! words {
-    ($($word:ty),*) => {
-        $(impl sealed::Sealed for $word {}
-        impl Word for $word {})*
+    ($($(#[$condition:meta])? $word:ty, $atomic:ty;)*) => {
+        $($(#[$condition])?
+        impl sealed::Sealed for $word {
+            unsafe fn load(at: *const Self) -> Self {
+                // SAFETY: the caller vouches for alignment and mapping; that others change it is what atomics are for.
+                unsafe { (*at.cast::<$atomic>()).load(Relaxed) }
+            }
+
+            unsafe fn store(self, at: *mut Self) {
+                // SAFETY: as above.
+                unsafe { (*at.cast::<$atomic>()).store(self, Relaxed) }
+            }
+        }
+
+        $(#[$condition])?
+        impl Word for $word {
+            type Atomic = $atomic;
+        })*
     };
 }
-words!(u8, u16, u32, u64);
+words! {
+    u8, AtomicU8;
+    u16, AtomicU16;
+    u32, AtomicU32;
+    #[cfg(target_has_atomic = "64")]
+    u64, AtomicU64;
+}
+// For bulk copies: as wide as any target's registers.
+words! { usize, AtomicUsize; }
 
-/// A part of the buffer, mapped for reading, for no longer than its device is open. Offsets count from the mapping's start.
+/// A part of the buffer, mapped for reading. Offsets count from the mapping's start.
 ///
-/// It may move to another thread, but is not shared between threads: each makes a mapping of its own.
-#[derive(Debug)]
-pub struct Mapping<'d> {
-    device: PhantomData<&'d Device>,
-    path: &'d std::path::Path,
+/// It keeps its device open, and so its lock held: a mapping may outlive the [`Device`] that made it, live in a struct, move to another thread or be
+/// shared between threads. Devices and other programs may change what it shows at any time; each access takes that into account.
+pub struct Mapping {
+    device: Device,
     data: NonNull<u8>,
     len: usize,
+    /// Where it starts in the buffer, in bytes.
+    offset: u64,
     /// How far into its first page `data` starts; what `munmap` must be given lies that far before it.
     lead: usize,
     place: &'static Place,
 }
 
-// SAFETY: a mapping belongs to the process, not to a thread; nothing in here is tied to the one that made it.
-unsafe impl Send for Mapping<'_> {}
+// SAFETY: a mapping belongs to the process, not to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: by `&Mapping` memory is only read, and by atomic accesses; whatever writes to it within this process has it by `&mut`, or as atomics.
+unsafe impl Sync for Mapping {}
 
-impl<'d> Mapping<'d> {
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("path", &self.device.path())
+            .field("offset", &self.offset)
+            .field("len", &self.len)
+            .finish()
+    }
+}
+
+impl Mapping {
     /// Maps `length` bytes at `offset`, which the caller has proved to lie within the buffer.
-    pub(crate) fn new(device: &'d Device, offset: u64, length: u64, write: bool) -> Result<Self> {
+    pub(crate) fn new(device: &Device, offset: u64, length: u64, write: bool) -> Result<Self> {
         let lead = (offset % rustix::param::page_size() as u64) as usize;
         // A 32-bit process may not be able to address a buffer's every byte.
         let len = match usize::try_from(length) {
@@ -76,7 +134,7 @@ impl<'d> Mapping<'d> {
         #[allow(unused_mut, reason = "a stand-in may ask for another kind of mapping")]
         let mut flags = MapFlags::SHARED;
         #[cfg(feature = "stand-in")]
-        if let Some(driver) = &device.stand_in {
+        if let Some(driver) = device.stand_in() {
             let request = crate::stand_in::Map {
                 offset: offset - lead as u64,
                 length: lead + len,
@@ -91,16 +149,16 @@ impl<'d> Mapping<'d> {
         let base = unsafe { rustix::mm::mmap(ptr::null_mut(), lead + len, protection, flags, device, offset - lead as u64) }
             .map_err(|errno| device.error("mmap", errno))?;
         #[cfg(feature = "stand-in")]
-        if let Some(driver) = &device.stand_in {
+        if let Some(driver) = device.stand_in() {
             driver.mapped(base, offset - lead as u64, lead + len, write);
         }
         // SAFETY: `lead` bytes on is still inside the mapping just made, and mmap never answers null here.
         let data = unsafe { NonNull::new_unchecked(base.cast::<u8>().add(lead)) };
         Ok(Self {
-            device: PhantomData,
-            path: device.path(),
+            device: device.clone(),
             data,
             len,
+            offset,
             lead,
             place: Place::take(
                 base as usize,
@@ -116,8 +174,13 @@ impl<'d> Mapping<'d> {
         self.len
     }
 
-    /// The mapping's first byte, valid for [`len`](Self::len) bytes while this mapping lives. Whoever uses it takes care of what
-    /// others do to the buffer.
+    /// The device that it is a mapping of.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The mapping's first byte, valid for [`len`](Self::len) bytes while this mapping lives. Whoever reads through it takes care of what others do to
+    /// the buffer meanwhile: devices, other programs, and this one through `&mut` or [atomics](MappingMut::atomics).
     pub fn as_ptr(&self) -> *const u8 {
         self.data.as_ptr()
     }
@@ -132,50 +195,47 @@ impl<'d> Mapping<'d> {
     fn unless_gone<T>(&self, value: T) -> Result<T> {
         if self.is_gone() {
             return Err(Error::Gone {
-                path: self.path.to_owned(),
+                path: self.device.path().to_owned(),
             });
         }
         Ok(value)
     }
 
-    /// Reads one word.
+    /// Reads one word, by one access.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfRange`], [`Error::Misaligned`]; [`Error::Gone`], with the [guard](crate::sigbus).
     pub fn read<T: Word>(&self, offset: usize) -> Result<T> {
-        let word = self.word(offset)?;
-        // SAFETY: `word` proved range and alignment; a Word is valid whatever its bytes are.
-        let value = unsafe { ptr::read_volatile(word) };
+        let word = self.word::<T>(offset)?;
+        // SAFETY: `word` proved range and alignment.
+        let value = unsafe { T::load(word) };
         self.unless_gone(value)
     }
 
-    /// Copies `bytes.len()` bytes out of the buffer.
+    /// Copies `bytes.len()` bytes out of the buffer, each of them read once. What others write meanwhile comes in part.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfRange`]; [`Error::Gone`], with the [guard](crate::sigbus): what `bytes` holds then is of no use.
     pub fn copy_to(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
         self.check(offset, bytes.len())?;
-        // SAFETY: `check` proved that the range lies within the mapping.
-        let mut from = unsafe { self.data.as_ptr().cast_const().add(offset) };
-        let (head, body, tail) = split(from, bytes.len());
+        let from = self.data.as_ptr().wrapping_add(offset).cast_const();
+        let (head, body, _) = split(from, bytes.len());
         let (bytes_head, rest) = bytes.split_at_mut(head);
         let (bytes_body, bytes_tail) = rest.split_at_mut(body);
-        debug_assert_eq!(bytes_tail.len(), tail);
-        // SAFETY: `from` walks the range proved above, once; words are read where `split` made it a multiple of 8.
+        // SAFETY: `check` proved that the range lies within the mapping; `split` made the words' places multiples of their size.
         unsafe {
-            for byte in bytes_head {
-                *byte = ptr::read_volatile(from);
-                from = from.add(1);
+            for (i, byte) in bytes_head.iter_mut().enumerate() {
+                *byte = sealed::Sealed::load(from.add(i));
             }
-            for chunk in bytes_body.chunks_exact_mut(8) {
-                chunk.copy_from_slice(&ptr::read_volatile(from.cast::<u64>()).to_ne_bytes());
-                from = from.add(8);
+            let words = from.add(head).cast::<usize>();
+            for (i, chunk) in bytes_body.chunks_exact_mut(WORD).enumerate() {
+                chunk.copy_from_slice(&<usize as sealed::Sealed>::load(words.add(i)).to_ne_bytes());
             }
-            for byte in bytes_tail {
-                *byte = ptr::read_volatile(from);
-                from = from.add(1);
+            let rest = from.add(head + body);
+            for (i, byte) in bytes_tail.iter_mut().enumerate() {
+                *byte = sealed::Sealed::load(rest.add(i));
             }
         }
         self.unless_gone(())
@@ -189,19 +249,38 @@ impl<'d> Mapping<'d> {
     ///
     /// # Safety
     ///
-    /// While the slice lives, nobody writes those bytes: neither the device, nor another process, nor this one through another
-    /// mapping. And the driver stays bound, or else touching the slice raises `SIGBUS`, or, with the [guard](crate::sigbus), finds zeros.
+    /// As long as the slice lives:
+    ///
+    /// - nobody writes those bytes: no device, no other process, and not this one through another mapping or a pointer (that it does not through this
+    ///   mapping is seen to by the borrow);
+    /// - the driver stays bound, or else touching the slice raises `SIGBUS`, or, with the [guard](crate::sigbus), finds zeros where there was something
+    ///   else before.
     pub unsafe fn slice(&self, range: Range<usize>) -> Result<&[u8]> {
         self.check(range.start, range.end.saturating_sub(range.start))?;
         // SAFETY: `check` proved the range; the caller vouches for everyone else.
         Ok(unsafe { slice::from_raw_parts(self.data.as_ptr().add(range.start), range.len()) })
     }
 
+    /// Lets the processor read a buffer that devices write to: hands it over from the device now. Needed on cached buffers, free on others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::sync`]; above all [`Error::NotWritable`], where the device was opened for reading only and others may write the buffer.
+    pub fn cpu_access(&self) -> Result<CpuAccess<'_>> {
+        self.sync(Direction::FromDevice)?;
+        Ok(CpuAccess { mapping: self })
+    }
+
+    /// Hands all of the mapping over.
+    fn sync(&self, direction: Direction) -> Result<()> {
+        self.device.sync(self.offset..self.offset + self.len as u64, direction)
+    }
+
     fn check(&self, offset: usize, length: usize) -> Result<()> {
         if offset.checked_add(length).is_some_and(|end| end <= self.len) {
             return Ok(());
         }
-        let (path, offset, length) = (self.path.to_owned(), offset as u64, length as u64);
+        let (path, offset, length) = (self.device.path().to_owned(), offset as u64, length as u64);
         Err(Error::OutOfRange {
             path,
             offset,
@@ -212,20 +291,21 @@ impl<'d> Mapping<'d> {
 
     fn word<T: Word>(&self, offset: usize) -> Result<*mut T> {
         self.check(offset, size_of::<T>())?;
-        // SAFETY: `check` proved that the word lies within the mapping.
-        let word = unsafe { self.data.as_ptr().add(offset) }.cast::<T>();
-        if !word.is_aligned() {
+        let word = self.data.as_ptr().wrapping_add(offset).cast::<T>();
+        // Atomics may ask for more than the integer does.
+        let alignment = align_of::<T::Atomic>();
+        if !word.addr().is_multiple_of(alignment) {
             return Err(Error::Misaligned {
-                path: self.path.to_owned(),
+                path: self.device.path().to_owned(),
                 offset: offset as u64,
-                alignment: align_of::<T>(),
+                alignment,
             });
         }
         Ok(word)
     }
 }
 
-impl Drop for Mapping<'_> {
+impl Drop for Mapping {
     fn drop(&mut self) {
         self.place.give_back();
         // SAFETY: this is the very range that `new` mapped, and every borrow of it ends with `self`.
@@ -236,63 +316,109 @@ impl Drop for Mapping<'_> {
     }
 }
 
-/// A part of the buffer, mapped for reading and writing. Writing takes `&self`: the memory is shared in any case.
+/// A part of the buffer, mapped for reading and writing. Reads are [`Mapping`]'s.
+///
+/// Writing takes `&mut self`, so that a thread that has the mapping knows which other writers there are: devices and other programs only. Threads that
+/// write at the same time do so by [atomics](Self::atomics).
+///
+/// ```compile_fail,E0596
+/// fn shared(buffer: &mydrv::MappingMut) {
+///     buffer.write(0, 1_u32); // `&mut` is needed
+/// }
+/// ```
+///
+/// ```compile_fail,E0502
+/// fn atomics_and_words(buffer: &mut mydrv::MappingMut) {
+///     let words = buffer.atomics::<u32>().unwrap();
+///     let other = buffer.read::<u8>(0); // while the atomics live, they are the only way
+///     words[0].load(std::sync::atomic::Ordering::Relaxed);
+/// }
+/// ```
+///
+/// ```compile_fail,E0499
+/// fn two_widths(buffer: &mut mydrv::MappingMut) {
+///     let words = buffer.atomics::<u32>().unwrap();
+///     let bytes = buffer.atomics::<u8>().unwrap(); // one width at a time
+///     words[0].store(bytes.len() as u32, std::sync::atomic::Ordering::Relaxed);
+/// }
+/// ```
+///
+/// ```compile_fail,E0502
+/// fn written_under_a_slice(buffer: &mut mydrv::MappingMut) {
+///     let slice = unsafe { buffer.slice(0..8) }.unwrap();
+///     buffer.write(0, 1_u32).unwrap(); // the slice promises that nothing changes
+///     println!("{}", slice[0]);
+/// }
+/// ```
+///
+/// ```compile_fail,E0505
+/// fn atomics_outlive_the_mapping(mut buffer: mydrv::MappingMut) {
+///     let words = buffer.atomics::<u32>().unwrap();
+///     drop(buffer);
+///     words[0].load(std::sync::atomic::Ordering::Relaxed);
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn floats_are_no_words(buffer: &mydrv::MappingMut) {
+///     buffer.read::<f32>(0);
+/// }
+/// ```
 #[derive(Debug)]
-pub struct MappingMut<'d>(pub(crate) Mapping<'d>);
+pub struct MappingMut(pub(crate) Mapping);
 
-impl<'d> Deref for MappingMut<'d> {
-    type Target = Mapping<'d>;
+impl Deref for MappingMut {
+    type Target = Mapping;
 
     fn deref(&self) -> &Self::Target {
         &self.0
     }
 }
 
-impl MappingMut<'_> {
-    /// As [`Mapping::as_ptr`], for writing.
-    pub fn as_mut_ptr(&self) -> *mut u8 {
+impl MappingMut {
+    /// As [`Mapping::as_ptr`], for writing. Whoever writes through it sees to it that nothing else of this process accesses those bytes meanwhile but by
+    /// atomic accesses of the same width.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.data.as_ptr()
     }
 
-    /// Writes one word.
+    /// Writes one word, by one access.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfRange`], [`Error::Misaligned`]; [`Error::Gone`], with the [guard](crate::sigbus).
-    pub fn write<T: Word>(&self, offset: usize, value: T) -> Result<()> {
-        let word = self.word(offset)?;
+    pub fn write<T: Word>(&mut self, offset: usize, value: T) -> Result<()> {
+        let word = self.word::<T>(offset)?;
         // SAFETY: `word` proved range and alignment, and this mapping is writable.
-        unsafe { ptr::write_volatile(word, value) };
+        unsafe { value.store(word) };
         self.unless_gone(())
     }
 
-    /// Copies bytes into the buffer.
+    /// Copies bytes into the buffer, each of them written once. What others read meanwhile is in part the old and in part the new.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfRange`]; [`Error::Gone`], with the [guard](crate::sigbus).
-    pub fn copy_from(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+    pub fn copy_from(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len())?;
-        // SAFETY: `check` proved that the range lies within the mapping.
-        let mut to = unsafe { self.data.as_ptr().add(offset) };
+        let to = self.data.as_ptr().wrapping_add(offset);
         let (head, body, _) = split(to, bytes.len());
         let (bytes_head, rest) = bytes.split_at(head);
         let (bytes_body, bytes_tail) = rest.split_at(body);
-        // SAFETY: `to` walks the range proved above, once; words are written where `split` made it a multiple of 8.
+        // SAFETY: `check` proved that the range lies within the mapping; `split` made the words' places multiples of their size.
         unsafe {
-            for &byte in bytes_head {
-                ptr::write_volatile(to, byte);
-                to = to.add(1);
+            for (i, &byte) in bytes_head.iter().enumerate() {
+                sealed::Sealed::store(byte, to.add(i));
             }
-            for chunk in bytes_body.chunks_exact(8) {
-                let mut word = [0; 8];
+            let words = to.add(head).cast::<usize>();
+            for (i, chunk) in bytes_body.chunks_exact(WORD).enumerate() {
+                let mut word = [0; WORD];
                 word.copy_from_slice(chunk);
-                ptr::write_volatile(to.cast::<u64>(), u64::from_ne_bytes(word));
-                to = to.add(8);
+                sealed::Sealed::store(usize::from_ne_bytes(word), words.add(i));
             }
-            for &byte in bytes_tail {
-                ptr::write_volatile(to, byte);
-                to = to.add(1);
+            let rest = to.add(head + body);
+            for (i, &byte) in bytes_tail.iter().enumerate() {
+                sealed::Sealed::store(byte, rest.add(i));
             }
         }
         self.unless_gone(())
@@ -306,40 +432,184 @@ impl MappingMut<'_> {
     ///
     /// # Safety
     ///
-    /// As [`Mapping::slice`], and nobody else reads those bytes either.
+    /// As long as the slice lives:
+    ///
+    /// - nobody else reads or writes those bytes: no device, no other process, and not this one through another mapping or a pointer;
+    /// - the driver stays bound, or else touching the slice raises `SIGBUS`, or, with the [guard](crate::sigbus), finds zeros where there was something
+    ///   else before.
     pub unsafe fn slice_mut(&mut self, range: Range<usize>) -> Result<&mut [u8]> {
         self.check(range.start, range.end.saturating_sub(range.start))?;
         // SAFETY: `check` proved the range, `&mut self` keeps this mapping's other borrows out, the caller vouches for the rest.
         Ok(unsafe { slice::from_raw_parts_mut(self.data.as_ptr().add(range.start), range.len()) })
     }
 
-    /// The whole 64-bit words of the mapping as atomics, by which processes may share data without a race. On buffers that are not
-    /// cached, use loads and stores only: not every processor has read-modify-write for such memory.
+    /// The whole words of the mapping as atomics of one width, by which threads and processes share data without a race. While they live, this mapping
+    /// has no other use. On buffers that are not cached, use loads and stores only: not every processor has read-modify-write for such memory.
     ///
     /// # Errors
     ///
-    /// [`Error::Misaligned`] if the mapping's start is no multiple of 8.
-    pub fn atomics(&self) -> Result<&[AtomicU64]> {
-        let first = if self.len < 8 {
+    /// [`Error::Misaligned`] if the mapping's start is no multiple of the word's size.
+    pub fn atomics<T: Word>(&mut self) -> Result<&[T::Atomic]> {
+        let count = self.len / size_of::<T>();
+        let first = if count == 0 {
             NonNull::dangling().as_ptr()
         } else {
-            self.word::<u64>(0)?.cast::<AtomicU64>()
+            self.word::<T>(0)?.cast::<T::Atomic>()
         };
-        // SAFETY: `word` proved the alignment, `len / 8` words lie within the mapping, which is writable and outlives the borrow;
-        // atomics allow for any other writer.
-        Ok(unsafe { slice::from_raw_parts(first, self.len / 8) })
+        // SAFETY: `word` proved the alignment, `count` words lie within the mapping, which is writable and outlives the borrow; the `&mut` keeps accesses
+        // of other widths out, and atomics allow for writers outside of this process.
+        Ok(unsafe { slice::from_raw_parts(first, count) })
+    }
+
+    /// The same for good, for threads that live as long as they like: behind an [`Arc`](std::sync::Arc), say.
+    ///
+    /// ```no_run
+    /// # use std::sync::{Arc, atomic::Ordering};
+    /// # fn main() -> Result<(), mydrv::Error> {
+    /// let words = Arc::new(mydrv::Device::open("camera")?.map_mut(..)?.into_atomics::<u32>()?);
+    /// let writer = Arc::clone(&words);
+    /// std::thread::spawn(move || writer[0].store(1, Ordering::Release));
+    /// while words[0].load(Ordering::Acquire) == 0 {}
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`atomics`](Self::atomics).
+    pub fn into_atomics<T: Word>(mut self) -> Result<Atomics<T>> {
+        let words = ptr::from_ref(self.atomics::<T>()?);
+        Ok(Atomics {
+            words,
+            mapping: self,
+            width: PhantomData,
+        })
+    }
+
+    /// Lets the processor read and write a buffer that devices use: hands it over from the device now, and back when the guard goes out of scope, or,
+    /// with the error if there is one, by [`CpuAccessMut::end`]. Needed on cached buffers, free on others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::sync`].
+    pub fn cpu_access_mut(&mut self) -> Result<CpuAccessMut<'_>> {
+        self.sync(Direction::FromDevice)?;
+        Ok(CpuAccessMut { mapping: self })
     }
 }
 
-/// How many bytes come before the first multiple of 8, in whole words from there, and after those.
+/// A mapping whose words are atomics, see [`MappingMut::into_atomics`].
+pub struct Atomics<T: Word> {
+    /// Into the mapping, which stays where it is when this moves.
+    words: *const [T::Atomic],
+    mapping: MappingMut,
+    width: PhantomData<T>,
+}
+
+// SAFETY: the words are atomics, which are Send and Sync; the mapping belongs to the process.
+unsafe impl<T: Word> Send for Atomics<T> {}
+// SAFETY: as above; by `&Atomics` the mapping itself is not to be had.
+unsafe impl<T: Word> Sync for Atomics<T> {}
+
+impl<T: Word> Atomics<T> {
+    /// As [`Mapping::is_gone`].
+    pub fn is_gone(&self) -> bool {
+        self.mapping.is_gone()
+    }
+
+    /// The device that it is a mapping of.
+    pub fn device(&self) -> &Device {
+        self.mapping.device()
+    }
+
+    /// The mapping again.
+    pub fn into_mapping(self) -> MappingMut {
+        self.mapping
+    }
+}
+
+impl<T: Word> Deref for Atomics<T> {
+    type Target = [T::Atomic];
+
+    fn deref(&self) -> &Self::Target {
+        // SAFETY: `atomics` made it, and the mapping lives as long as this does.
+        unsafe { &*self.words }
+    }
+}
+
+impl<T: Word> fmt::Debug for Atomics<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Atomics").field("mapping", &self.mapping).finish()
+    }
+}
+
+/// The time in which the processor reads, see [`Mapping::cpu_access`]. Nothing needs to be handed back: nothing was written.
+#[derive(Debug)]
+pub struct CpuAccess<'m> {
+    mapping: &'m Mapping,
+}
+
+impl Deref for CpuAccess<'_> {
+    type Target = Mapping;
+
+    fn deref(&self) -> &Self::Target {
+        self.mapping
+    }
+}
+
+/// The time in which the processor reads and writes, see [`MappingMut::cpu_access_mut`].
+#[derive(Debug)]
+pub struct CpuAccessMut<'m> {
+    mapping: &'m mut MappingMut,
+}
+
+impl CpuAccessMut<'_> {
+    /// Hands the mapping back to the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::sync`].
+    pub fn end(self) -> Result<()> {
+        // What was written goes out once, not again when it is dropped.
+        std::mem::ManuallyDrop::new(self).mapping.sync(Direction::ToDevice)
+    }
+}
+
+impl Deref for CpuAccessMut<'_> {
+    type Target = MappingMut;
+
+    fn deref(&self) -> &Self::Target {
+        self.mapping
+    }
+}
+
+impl DerefMut for CpuAccessMut<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.mapping
+    }
+}
+
+impl Drop for CpuAccessMut<'_> {
+    fn drop(&mut self) {
+        // It fails only where the device has gone, and with it the device that would read.
+        let _ = self.mapping.sync(Direction::ToDevice);
+    }
+}
+
+/// The bytes of one access of a bulk copy.
+const WORD: usize = size_of::<usize>();
+
+/// How many bytes come before the first multiple of a word's size, in whole words from there, and after those.
 fn split(start: *const u8, len: usize) -> (usize, usize, usize) {
-    let head = start.align_offset(8).min(len);
-    let body = (len - head) & !7;
+    let head = (start.addr().next_multiple_of(WORD) - start.addr()).min(len);
+    let body = (len - head) / WORD * WORD;
     (head, body, len - head - body)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, thread};
+
     use super::*;
 
     /// A file in memory stands in for the buffer: what is tested here is this side of mmap.
@@ -352,7 +622,7 @@ mod tests {
     #[test]
     fn bytes_survive_copies_at_any_offset_and_length() {
         let device = device(8192);
-        let mapping = device.map_mut(4090..).unwrap();
+        let mut mapping = device.map_mut(4090..).unwrap();
         assert_eq!(mapping.len(), 8192 - 4090);
         let bytes: Vec<u8> = (1..=40).collect();
         for offset in 0..16 {
@@ -375,7 +645,7 @@ mod tests {
     #[test]
     fn words_are_checked_for_range_and_alignment() {
         let device = device(4096);
-        let mapping = device.map_mut(..).unwrap();
+        let mut mapping = device.map_mut(..).unwrap();
         mapping.write(4088, 0x0123_4567_89ab_cdef_u64).unwrap();
         assert_eq!(mapping.read::<u64>(4088).unwrap(), 0x0123_4567_89ab_cdef);
         assert!(matches!(mapping.read::<u64>(4089), Err(Error::OutOfRange { .. })));
@@ -391,16 +661,55 @@ mod tests {
     #[test]
     fn atomics_are_the_whole_words() {
         let device = device(4096);
-        let mapping = device.map_mut(..20).unwrap();
-        let words = mapping.atomics().unwrap();
-        assert_eq!(words.len(), 2);
-        words[1].store(5, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(mapping.read::<u64>(8).unwrap(), 5);
+        let mut mapping = device.map_mut(..21).unwrap();
+        assert_eq!(mapping.atomics::<u8>().unwrap().len(), 21);
+        assert_eq!(mapping.atomics::<u16>().unwrap().len(), 10);
+        let words = mapping.atomics::<u32>().unwrap();
+        assert_eq!(words.len(), 5);
+        words[2].store(5, Relaxed);
+        assert_eq!(mapping.read::<u32>(8).unwrap(), 5);
         assert!(matches!(
-            device.map_mut(4..).unwrap().atomics(),
-            Err(Error::Misaligned { .. })
+            device.map_mut(2..).unwrap().atomics::<u32>(),
+            Err(Error::Misaligned { alignment: 4, .. })
         ));
-        assert!(device.map_mut(1..4).unwrap().atomics().unwrap().is_empty());
+        assert!(device.map_mut(1..4).unwrap().atomics::<u32>().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_mapping_outlives_its_device_and_is_shared_between_threads() {
+        struct Application {
+            input: Mapping,
+            output: Arc<Atomics<u32>>,
+        }
+        let device = device(4096);
+        let application = Application {
+            input: device.map(..).unwrap(),
+            output: Arc::new(device.map_mut(..).unwrap().into_atomics().unwrap()),
+        };
+        drop(device);
+        let moved = thread::spawn(move || {
+            let writers: Vec<_> = (0..4)
+                .map(|writer| {
+                    let output = Arc::clone(&application.output);
+                    thread::spawn(move || output[writer].store(writer as u32 + 1, Relaxed))
+                })
+                .collect();
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            application
+        });
+        let Application { input, output } = moved.join().unwrap();
+        thread::scope(|scope| {
+            for reader in 0..4 {
+                let input = &input;
+                scope.spawn(move || assert_eq!(input.read::<u32>(4 * reader).unwrap(), reader as u32 + 1));
+            }
+        });
+        let mapping = Arc::try_unwrap(output).unwrap().into_mapping();
+        assert_eq!(mapping.read::<u32>(12).unwrap(), 4);
+        // The file is open as long as something of it is mapped.
+        assert_eq!(mapping.device().path(), input.device().path());
     }
 
     #[test]
@@ -416,14 +725,14 @@ mod tests {
 
     #[test]
     fn split_covers_every_byte_once_and_aligns_the_words() {
-        let bytes = [0_u64; 8];
+        let bytes = [0_usize; 8];
         let start = bytes.as_ptr().cast::<u8>();
         for lead in 0..16 {
             for len in 0..40 {
                 let (head, body, tail) = split(start.wrapping_add(lead), len);
                 assert_eq!(head + body + tail, len);
-                assert!(body % 8 == 0 && head < 8 && tail < 8);
-                assert!(body == 0 || (lead + head) % 8 == 0, "{lead} {len}");
+                assert!(body % WORD == 0 && head < WORD && tail < WORD);
+                assert!(body == 0 || (lead + head) % WORD == 0, "{lead} {len}");
             }
         }
     }

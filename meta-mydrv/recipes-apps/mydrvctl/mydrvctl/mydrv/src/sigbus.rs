@@ -234,7 +234,7 @@ mod tests {
     fn every_access_answers_gone_and_goes_on_doing_so() {
         install().unwrap();
         let (device, file) = device();
-        let mapping = device.map_mut(..).unwrap();
+        let mut mapping = device.map_mut(..).unwrap();
         mapping.write(8, 5_u64).unwrap();
         let reader = device.map(4096..).unwrap();
         assert!(!mapping.is_gone());
@@ -249,7 +249,7 @@ mod tests {
         drop((mapping, reader));
         // A new mapping of a device that is there takes the place of the old one without its mark.
         let (device, _file) = self::device();
-        let mapping = device.map_mut(..).unwrap();
+        let mut mapping = device.map_mut(..).unwrap();
         assert!(!mapping.is_gone());
         mapping.write(0, 1_u64).unwrap();
     }
@@ -262,10 +262,10 @@ mod tests {
         thread::scope(|scope| {
             let workers: Vec<_> = (0..4)
                 .map(|_| {
-                    let mapping = device.map_mut(..).unwrap();
+                    let mut mapping = device.map_mut(..).unwrap();
                     let kept = &kept;
                     scope.spawn(move || {
-                        let beside = kept.map_mut(..).unwrap();
+                        let mut beside = kept.map_mut(..).unwrap();
                         let (mut rounds, mut bytes) = (0_u64, vec![0; mapping.len()]);
                         loop {
                             // What lives is left alone.
@@ -293,8 +293,8 @@ mod tests {
     fn threads_that_share_one_mapping_as_atomics_live_on() {
         install().unwrap();
         let (device, file) = device();
-        let mapping = device.map_mut(..).unwrap();
-        let words = mapping.atomics().unwrap();
+        let mut mapping = device.map_mut(..).unwrap();
+        let words = mapping.atomics::<u32>().unwrap();
         rustix::fs::ftruncate(&file, 0).unwrap();
         thread::scope(|scope| {
             for worker in 0..4 {
@@ -419,7 +419,7 @@ mod tests {
             install().unwrap();
             install().unwrap();
             let (device, file) = device();
-            let mapping: Mapping<'_> = device.map(..).unwrap();
+            let mapping: Mapping = device.map(..).unwrap();
             rustix::fs::ftruncate(&file, 0).unwrap();
             assert!(gone(mapping.read::<u8>(0)), "the guard's own");
             foreign_fault();

@@ -728,12 +728,46 @@ mod tests {
         stand_in.aliases = vec![(8192, 4096)];
         let node = stand_in.install(&folder, 0).unwrap();
         let device = Device::open(node.as_path()).unwrap();
-        let mapping = device.map_mut(..).unwrap();
+        let mut mapping = device.map_mut(..).unwrap();
         mapping.write(4096, 7_u8).unwrap();
         assert_eq!(mapping.read::<u8>(8192).unwrap(), 7);
         assert_eq!(mapping.read::<u8>(12288).unwrap(), 0);
         drop(mapping);
         drop(device);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_access_of_the_processor_begins_and_ends_with_a_hand_over() {
+        let folder = std::env::temp_dir().join(format!("mydrv-access-{}", std::process::id()));
+        let node = StandIn::new(16 << 10).install(&folder, 0).unwrap();
+        let device = Device::open(node.as_path()).unwrap();
+        let syncs = || {
+            let calls = StandIn::calls(&node).unwrap();
+            calls.into_iter().filter(|call| call.starts_with("sync")).collect::<Vec<_>>()
+        };
+        let mut mapping = device.map_mut(4096..12288).unwrap();
+        mapping.cpu_access().unwrap().read::<u8>(0).unwrap();
+        assert_eq!(syncs(), ["sync 0x1000 0x2000 from-device"]);
+        mapping.cpu_access_mut().unwrap().write(0, 1_u32).unwrap();
+        assert_eq!(
+            syncs()[1..],
+            ["sync 0x1000 0x2000 from-device", "sync 0x1000 0x2000 to-device"]
+        );
+        let mut access = mapping.cpu_access_mut().unwrap();
+        access.write(0, 2_u32).unwrap();
+        access.end().unwrap();
+        assert_eq!(
+            syncs()[3..],
+            ["sync 0x1000 0x2000 from-device", "sync 0x1000 0x2000 to-device"]
+        );
+        // A reader of a buffer that others write may not discard their data.
+        let reader = Device::open_read_only(node.as_path()).unwrap();
+        assert!(matches!(
+            reader.map(..).unwrap().cpu_access(),
+            Err(crate::Error::NotWritable { .. })
+        ));
+        drop((mapping, device, reader));
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -112,18 +112,6 @@ fn a_file_that_is_no_device_is_refused() {
 }
 
 #[test]
-fn a_locked_device_is_6() {
-    let system = System::new("locked");
-    system.put("file", b"data");
-    let path = system.0.join("file");
-    let holder = fs::File::open(&path).unwrap();
-    holder.lock().unwrap();
-    let output = mydrvctl(&system.0, &["dump", "--device", path.to_str().unwrap()]);
-    assert_eq!(code(&output), 6, "{}", stderr(&output));
-    assert!(stderr(&output).contains("in use"), "{}", stderr(&output));
-}
-
-#[test]
 fn help_documents_every_exit_code() {
     let output = mydrvctl(Path::new("/"), &["--help"]);
     assert_eq!(code(&output), 0);

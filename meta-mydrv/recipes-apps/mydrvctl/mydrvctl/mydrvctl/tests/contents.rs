@@ -112,6 +112,16 @@ fn send(child: &Child, signal: Signal) {
 }
 
 #[test]
+fn a_locked_device_is_6() {
+    let filled = Filled::new("locked", |_| {});
+    let holder = fs::File::open(&filled.node).unwrap();
+    holder.lock().unwrap();
+    let output = mydrvctl(&filled.system.0, &["dump", "--device", "camera"]);
+    assert_eq!(code(&output), 6, "{}", stderr(&output));
+    assert!(stderr(&output).contains("in use"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_signal_in_the_middle_of_a_test_ends_it_with_the_contents_back() {
     for (at, signal) in [Signal::TERM, Signal::INT, Signal::HUP, Signal::TERM].into_iter().enumerate() {
         let filled = Filled::new(&format!("stopped-{at}"), |_| {});

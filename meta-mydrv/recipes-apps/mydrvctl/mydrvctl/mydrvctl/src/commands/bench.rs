@@ -66,7 +66,7 @@ pub fn bench(cli: &Cli, args: &Bench) -> Result {
     for _ in 0..args.rounds {
         let mut times = [Duration::ZERO; NAMES.len()];
         let [map, first, second, out, into, read, write, unmap] = &mut times;
-        let mapping = timed(map, || device.map_mut(..))?;
+        let mut mapping = timed(map, || device.map_mut(..))?;
         for touch in [first, second] {
             timed(touch, || {
                 (0..mapping.len())

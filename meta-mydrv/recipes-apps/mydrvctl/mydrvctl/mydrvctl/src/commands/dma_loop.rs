@@ -85,7 +85,7 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
         ));
     };
     let edu = Edu::open(&cli.root)?;
-    let mapping = device.map_mut(..)?;
+    let mut mapping = device.map_mut(..)?;
     let bar = output::progress(u64::from(args.rounds) * args.block, "DMA");
     let mut random = Random::new(args.seed);
     let mut mismatches = Vec::new();
@@ -95,7 +95,6 @@ pub fn dma_loop(cli: &Cli, args: &DmaLoop) -> Result {
         random.fill(&mut sent);
         let saved = Saved::new(
             &device,
-            &mapping,
             [source, destination].map(|offset| (offset as usize, args.block as usize)),
         )?;
         mapping.copy_from(source as usize, &sent)?;

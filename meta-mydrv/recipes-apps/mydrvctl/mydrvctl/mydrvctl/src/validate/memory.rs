@@ -44,7 +44,7 @@ pub fn contiguity(context: &Context, writer: &Device) -> Outcome {
         Ok(memory) => memory,
         Err(error) => return skip(format!("/dev/mem: {error}; dma-loop tests what a device sees")),
     };
-    let mapping = writer.map_mut(..)?;
+    let mut mapping = writer.map_mut(..)?;
     let page = rustix::param::page_size();
     for offset in (0..mapping.len()).step_by(page) {
         if context.stop.signal().is_some() {
@@ -174,13 +174,13 @@ impl Way {
 /// The program around a test: its signals, its clock, its progress bar, and whether the device is still there.
 struct Surroundings<'a> {
     stop: &'a Stop,
-    mapping: &'a Mapping<'a>,
+    mapping: &'a Mapping,
     began: Instant,
     bar: ProgressBar,
 }
 
 impl<'a> Surroundings<'a> {
-    fn new(context: &'a Context, mapping: &'a Mapping<'a>, work: u64, what: &'static str) -> Self {
+    fn new(context: &'a Context, mapping: &'a Mapping, work: u64, what: &'static str) -> Self {
         Self {
             stop: &context.stop,
             mapping,
@@ -433,7 +433,7 @@ fn run(context: &Context, writer: &Device, zeros: bool) -> std::result::Result<(
     let info = writer.info()?;
     let way = Way::of(&info, Instruction::detect());
     let contents = if zeros { Contents::Zeros } else { Contents::Keep };
-    let mapping = writer.map_mut(..)?;
+    let mut mapping = writer.map_mut(..)?;
     let (start, len) = (mapping.as_mut_ptr(), mapping.len());
     let options = context.options(contents);
     let surroundings = Surroundings::new(context, &mapping, options.work(len / PAGE_BYTES), "memory");

@@ -123,13 +123,9 @@ pub fn interrupted<T>(signal: i32) -> Outcome<T> {
 impl From<mydrv::Error> for Problem {
     /// The library's errors name their remedy themselves.
     fn from(error: mydrv::Error) -> Self {
-        let text = error.to_string();
-        if matches!(error, mydrv::Error::Busy { .. }) {
-            return Self::InUse(text);
-        }
-        match text.rsplit_once("; ") {
-            Some((found, remedy)) => Self::Fail(found.into(), remedy.into()),
-            None => Self::Fail(text, "see the kernel's log: journalctl -k -g mydrv".into()),
+        match error.kind() {
+            mydrv::ErrorKind::Busy => Self::InUse(error.to_string()),
+            _ => Self::Fail(error.cause(), error.remedy().into()),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 /// Compares `read` and `write` with a mapping, at odd offsets, across a page and at the end.
 pub fn read_write(writer: &Device) -> Outcome {
     let size = writer.size_bytes() as usize;
-    let mapping = writer.map_mut(..)?;
+    let mut mapping = writer.map_mut(..)?;
     let page = rustix::param::page_size();
     let places = [
         (0, page.min(size)),
@@ -33,7 +33,7 @@ pub fn read_write(writer: &Device) -> Outcome {
         (page - 5, 10.min(size - page + 5)),
         (size - 13, 13),
     ];
-    let _saved = Saved::new(writer, &mapping, places)?;
+    let _saved = Saved::new(writer, places)?;
     let mut random = Random::new(writer.size_bytes());
     for (offset, length) in places {
         let (mut sent, mut found) = (vec![0; length], vec![0; length]);
@@ -63,12 +63,13 @@ const INCOHERENT: &str = "update the module mydrv: mappings must reach the same 
 
 /// Writes through one mapping, reads through another, and the other way round.
 pub fn two_mappings(context: &Context, writer: &Device) -> Outcome {
-    let (one, two) = (writer.map_mut(..)?, writer.map_mut(..)?);
+    let (mut one, mut two) = (writer.map_mut(..)?, writer.map_mut(..)?);
     let offsets = sample(context, writer.size_bytes());
-    let _saved = Saved::new(writer, &one, offsets.iter().map(|&offset| (offset, 8)))?;
+    let _saved = Saved::new(writer, offsets.iter().map(|&offset| (offset, 8)))?;
     let mut random = Random::new(2);
     for &offset in &offsets {
-        for (from, to) in [(&one, &two), (&two, &one)] {
+        for turned in [false, true] {
+            let (from, to) = if turned { (&mut two, &one) } else { (&mut one, &two) };
             let sent = random.next_word();
             from.write(offset, sent)?;
             let found = to.read::<u64>(offset)?;
@@ -83,9 +84,9 @@ pub fn two_mappings(context: &Context, writer: &Device) -> Outcome {
 /// Leaves data for a child process, which compares it and leaves other data in its place.
 pub fn two_processes(context: &Context, writer: &Device) -> Outcome {
     const SEED: u64 = 0x006d_7964_7276;
-    let mapping = writer.map_mut(..)?;
+    let mut mapping = writer.map_mut(..)?;
     let offsets = sample(context, writer.size_bytes());
-    let _saved = Saved::new(writer, &mapping, offsets.iter().map(|&offset| (offset, PAGE_BYTES)))?;
+    let _saved = Saved::new(writer, offsets.iter().map(|&offset| (offset, PAGE_BYTES)))?;
     for &offset in &offsets {
         mapping.copy_from(offset, &page_of(SEED, offset as u64))?;
     }
@@ -133,7 +134,7 @@ fn page_of(seed: u64, offset: u64) -> Vec<u8> {
 pub fn peer(args: &ValidatePeer) -> Result {
     let file = std::io::stdin().as_fd().try_clone_to_owned()?;
     let device = Device::from_fd(file, "standard input".into(), true)?;
-    let mapping = device.map_mut(..)?;
+    let mut mapping = device.map_mut(..)?;
     let mut found = vec![0; PAGE_BYTES];
     for &offset in &args.offsets {
         mapping.copy_to(offset as usize, &mut found)?;

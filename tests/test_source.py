@@ -41,6 +41,7 @@ def test_crates_are_formatted():
 def test_crates_have_no_lints():
     cargo("clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings")
     cargo("clippy", "--locked", "--workspace", "--all-targets", *STAND_IN, "--", "-D", "warnings")
+    cargo("clippy", "--locked", "--package", "mydrvctl", "--all-targets", "--no-default-features", "--", "-D", "warnings")
 
 
 def test_crates_pass_their_own_tests():
@@ -135,7 +136,7 @@ def stand_in(tmp_path_factory):
         ("info", "info"),
         ("list", "list"),
         ("status", "status"),
-        ("transfer", "fill --length 64"),
+        ("transfer", "fill --length 64 --pattern 00"),
         ("transfer", "read --length 64 --output /dev/null"),
         ("transfer", "write --length 64 --input /dev/zero"),
         ("validate", "validate --wait 0 --full"),

@@ -129,7 +129,7 @@ def test_data_survives_the_way_in_and_out(guest, device):
         (3, "mydrvctl --device no-such-label info"),
         (4, "setpriv --reuid=65534 --regid=65534 --clear-groups mydrvctl --device {device} info"),
         (5, "mydrvctl --device {device} read >/dev/full"),
-        (6, "flock {device} mydrvctl --device {device} fill"),
+        (6, "flock {device} mydrvctl --device {device} fill --all"),
     ],
 )
 def test_exit_codes(guest, device, status, command):
@@ -141,7 +141,7 @@ def test_exit_codes(guest, device, status, command):
 
 @pytest.mark.lg_feature("qemu")
 def test_a_read_only_buffer_takes_no_data(guest):
-    assert guest.status("mydrvctl --device read-only fill") == 4
+    assert guest.status("mydrvctl --device read-only fill --all") == 4
 
 
 def test_failing_check_is_told_everywhere(guest, device):

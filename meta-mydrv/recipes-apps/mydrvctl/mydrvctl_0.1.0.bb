@@ -23,6 +23,12 @@ inherit bash-completion cargo-update-recipe-crates features_check mydrv-local-so
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 
+# Commands that not every product has a use for: `dma-loop` is for QEMU's device edu, `status` for systems that RAUC updates.
+PACKAGECONFIG ??= "dma-loop status"
+PACKAGECONFIG[dma-loop] = ""
+PACKAGECONFIG[status] = ""
+MYDRVCTL_CARGO_FLAGS = "--package mydrvctl --no-default-features --features '${@','.join('mydrvctl/' + name for name in d.getVar('PACKAGECONFIG').split())}'"
+
 export MYDRV_ASSETS_DIR = "${MYDRV_CARGO_OUTPUT}/assets"
 # package.bbclass splits off the debug information itself.
 export CARGO_PROFILE_RELEASE_STRIP = "none"

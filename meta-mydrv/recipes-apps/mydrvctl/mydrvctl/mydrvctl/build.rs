@@ -51,16 +51,44 @@ fn shown() -> clap::Command {
 fn man_pages(dir: &Path) -> Result<(), Box<dyn Error>> {
     let mut command = shown();
     command.build();
+    let sections = fs::read_to_string(SECTIONS)?;
+    let exit_status = section(&sections, "EXIT STATUS").ok_or("no section EXIT STATUS")?;
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).manual("mydrv").render(&mut page)?;
-    page.extend(fs::read(SECTIONS)?);
+    page.extend(sections.as_bytes());
+    page.extend(environment(&command).as_bytes());
     fs::write(dir.join("mydrvctl.1"), page)?;
     for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
         let name = format!("mydrvctl-{}", subcommand.get_name());
         let mut page = Vec::new();
         clap_mangen::Man::new(subcommand.clone()).manual("mydrv").render(&mut page)?;
-        page.extend(b".SH \"SEE ALSO\"\n\\fBmydrvctl\\fR(1), which has the exit codes and the JSON output\n");
+        page.extend(exit_status.as_bytes());
+        page.extend(environment(subcommand).as_bytes());
+        page.extend(b".SH \"SEE ALSO\"\n\\fBmydrvctl\\fR(1), which has the JSON output\n");
         fs::write(dir.join(format!("{name}.1")), page)?;
     }
     Ok(())
+}
+
+/// One section of a page, with its heading.
+fn section<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    let from = page.find(&format!(".SH \"{name}\"\n"))?;
+    let to = page[from + 1..]
+        .find("\n.SH ")
+        .map_or(page.len(), |length| from + 1 + length + 1);
+    Some(&page[from..to])
+}
+
+/// The section on the variables that stand for the command's options.
+fn environment(command: &clap::Command) -> String {
+    let variables: Vec<_> = command
+        .get_arguments()
+        .filter_map(|argument| {
+            let (name, option) = (argument.get_env()?.to_str()?, argument.get_long()?);
+            Some(format!(".TP\n.B {name}\nAs \\fB\\-\\-{}\\fR.\n", option.replace('-', "\\-")))
+        })
+        .collect();
+    let colour =
+        ".TP\n.BR NO_COLOR \", \" CLICOLOR \", \" CLICOLOR_FORCE \", \" TERM\nWhether \\fB\\-\\-color auto\\fR colours.\n";
+    format!(".SH ENVIRONMENT\n{}{colour}", variables.concat())
 }

@@ -32,7 +32,7 @@ fn hello(device: &str) -> Result<bool, Error> {
         "{}: {} bytes, {}, label {:?}",
         device.path().display(),
         info.size_bytes,
-        info.cache_mode.as_str(),
+        info.cache_mode,
         info.label
     );
 

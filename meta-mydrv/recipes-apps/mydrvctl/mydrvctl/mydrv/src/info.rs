@@ -2,6 +2,8 @@
 
 //! `MYDRV_IOC_INFO`, typed.
 
+use std::fmt;
+
 use mydrv_abi::{
     MYDRV_CACHE_CACHED, MYDRV_CACHE_COHERENT, MYDRV_CACHE_WRITE_COMBINE, MYDRV_FLAG_ADDRESSES, MYDRV_FLAG_DMA_COHERENT,
     MYDRV_FLAG_NO_MAP, MYDRV_FLAG_PRISTINE, MYDRV_FLAG_READ_ONLY, MYDRV_FLAG_RESERVED, MYDRV_FLAG_SCRUB, MydrvInfo,
@@ -63,14 +65,14 @@ pub enum CacheMode {
     Unknown(u32),
 }
 
-impl CacheMode {
-    /// The mode's name, as the device tree spells it.
-    pub fn as_str(self) -> &'static str {
+impl fmt::Display for CacheMode {
+    /// The mode's name, as the device tree spells it; `unknown-N` for the mode N of a newer driver.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Coherent => "coherent",
-            Self::WriteCombine => "write-combine",
-            Self::Cached => "cached",
-            Self::Unknown(_) => "unknown",
+            Self::Coherent => f.write_str("coherent"),
+            Self::WriteCombine => f.write_str("write-combine"),
+            Self::Cached => f.write_str("cached"),
+            Self::Unknown(mode) => write!(f, "unknown-{mode}"),
         }
     }
 }

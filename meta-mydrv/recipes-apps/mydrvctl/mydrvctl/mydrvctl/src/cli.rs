@@ -22,16 +22,23 @@ Exit codes:
 SIZE, OFFSET and LENGTH are bytes: decimal or 0x hexadecimal, with an optional K, M or G (powers of 1024).
 DEVICE is a path (/dev/mydrv0), an index (0) or a label of the device tree (camera).";
 
+/// What every command takes.
+const GLOBAL: &str = "Global options";
+
 /// Shows, fills, measures and validates the DMA buffers of the mydrv kernel driver.
 #[derive(Debug, Parser)]
 #[command(name = "mydrvctl", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// Print one JSON object instead of text
-    #[arg(long, global = true)]
+    /// Print one JSON object instead of text; why the command failed is one, too, on standard error
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
 
+    /// Whether to colour what is printed: on a terminal that takes colours, unless NO_COLOR is set; always; never
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    pub color: String,
+
     /// The device; not needed where there is only one
-    #[arg(long, short, global = true, value_name = "DEVICE", env = "MYDRV_DEVICE")]
+    #[arg(long, short, global = true, help_heading = GLOBAL, value_name = "DEVICE", env = "MYDRV_DEVICE")]
     pub device: Option<String>,
 
     /// Where to find sys, dev, proc and etc: for tests
@@ -50,6 +57,7 @@ pub enum Command {
     List,
     /// Show what the driver tells of a buffer; addresses need CAP_SYS_RAWIO
     Info,
+    #[cfg(feature = "status")]
     /// Show the A/B slots of a system that RAUC updates: what runs, what was validated, why an update was given up
     Status,
     /// Prove that device tree, driver and buffer work, by numbered checks
@@ -59,16 +67,22 @@ pub enum Command {
     /// test of the memory goes on in the buffer itself. Other programs must not use it meanwhile: it is locked, and --wait is also how long to wait
     /// for that.
     Validate(Validate),
-    /// Copy bytes of the buffer to standard output
+    /// Copy bytes of the buffer to standard output, unless that is a terminal
     Read(Read),
     /// Copy standard input into the buffer
+    ///
+    /// With --length, exactly as many bytes are expected, and what comes after them is left to others. Without, the input must end where the buffer
+    /// does, or before.
     Write(Write),
-    /// Fill the buffer with a pattern
+    /// Fill the buffer, or a part of it, with a pattern
+    ///
+    /// What to fill with must be said, so that no buffer is lost to a command that was not finished.
     Fill(Fill),
     /// Show bytes of the buffer as a hex dump
     Dump(Dump),
     /// Measure throughput: first and second touch, copies in and out. The buffer's contents survive
     Bench(Bench),
+    #[cfg(feature = "dma-loop")]
     /// Prove that a device's DMA reaches the buffer, by the DMA engine of QEMU's PCI device `edu`
     ///
     /// Sends seeded data from one part of the buffer to the device and back into another part, and compares. Needs root (CAP_SYS_RAWIO
@@ -165,7 +179,7 @@ pub struct Read {
     #[command(flatten)]
     pub span: Span,
 
-    /// Write the bytes to this file instead; needed with --json
+    /// Write the bytes to this file instead, needed with --json; `-` is standard output, also where that is a terminal
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 }
@@ -173,7 +187,7 @@ pub struct Read {
 /// `mydrvctl write`
 #[derive(Args, Debug)]
 pub struct Write {
-    /// Which part of the buffer. With --length, exactly as many bytes are expected
+    /// Which part of the buffer
     #[command(flatten)]
     pub span: Span,
 
@@ -184,18 +198,23 @@ pub struct Write {
 
 /// `mydrvctl fill`
 #[derive(Args, Debug)]
+#[group(id = "what", required = true, multiple = false, args = ["pattern", "seed", "all"])]
 pub struct Fill {
     /// Which part of the buffer
     #[command(flatten)]
     pub span: Span,
 
     /// The bytes to repeat, in hexadecimal, e.g. 00 or deadbeef
-    #[arg(long, short, value_name = "HEX", default_value = "00", value_parser = parse_hex)]
-    pub pattern: HexBytes,
+    #[arg(long, short, value_name = "HEX", value_parser = parse_hex)]
+    pub pattern: Option<HexBytes>,
 
-    /// Fill with pseudo-random bytes of this seed instead
-    #[arg(long, value_name = "SEED", conflicts_with = "pattern")]
+    /// Fill with pseudo-random bytes of this seed
+    #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
+
+    /// Fill all of the buffer with zeros
+    #[arg(long, conflicts_with_all = ["offset", "length"])]
+    pub all: bool,
 }
 
 /// `mydrvctl dump`
@@ -219,6 +238,7 @@ pub struct Bench {
 }
 
 /// `mydrvctl dma-loop`
+#[cfg(feature = "dma-loop")]
 #[derive(Args, Debug)]
 pub struct DmaLoop {
     /// Bytes per transfer, at most 4096: the edu device's own memory

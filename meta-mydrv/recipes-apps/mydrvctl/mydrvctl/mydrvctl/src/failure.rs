@@ -4,6 +4,8 @@
 
 use std::{io, path::Path, process::ExitCode};
 
+use serde::Serialize;
+
 use crate::output;
 
 /// What a command returns.
@@ -114,21 +116,53 @@ impl Failure {
         output::say(&format!("mydrvctl: {self}"));
     }
 
-    /// Says it on standard error and turns it into the exit code.
-    pub fn report(&self) -> ExitCode {
+    /// What kind of failure it is, for programs.
+    fn kind(&self) -> &'static str {
+        match self.code() {
+            1 => "different",
+            2 => "usage",
+            3 => "not-found",
+            4 => "permission",
+            6 => "in-use",
+            _ => "failed",
+        }
+    }
+
+    /// Says it on standard error, with `json` as an object, and turns it into the exit code.
+    pub fn report(&self, json: bool) -> ExitCode {
         match self {
             // The reader of a pipe has seen enough (`mydrvctl dump | head`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::CommandLine(answer) => {
+            Self::CommandLine(answer) if !json || answer.exit_code() == 0 => {
                 if let (0, Err(error)) = (answer.exit_code(), answer.print()) {
-                    return Self::Output(error).report();
+                    return Self::Output(error).report(json);
                 }
             }
             Self::Check | Self::InUse | Self::Interrupted(_) => {}
+            failure if json => {
+                let told = Told {
+                    error: failure.kind(),
+                    message: failure.to_string().trim().into(),
+                    exit_code: failure.code(),
+                };
+                output::say(&serde_json::to_string_pretty(&told).unwrap_or_default());
+            }
             failure => failure.say(),
         }
         ExitCode::from(self.code())
     }
+}
+
+/// Why a command failed, with `--json`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Told {
+    /// "different", "usage", "not-found", "permission", "failed" or "in-use", as the exit codes 1 to 6 have it.
+    error: &'static str,
+    /// The file, the cause and the remedy.
+    message: String,
+    /// The exit code.
+    exit_code: u8,
 }
 
 #[cfg(test)]
@@ -154,13 +188,26 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_quiet_but_for_a_verdict() {
         let success = format!("{:?}", ExitCode::SUCCESS);
-        let code = |result: Result| format!("{:?}", result.unwrap_err().report());
+        let code = |result: Result| format!("{:?}", result.unwrap_err().report(false));
         assert_eq!(code(Failure::first(Ok(()), output(io::ErrorKind::BrokenPipe))), success);
         assert_ne!(
             code(Failure::verdict_first(Ok(()), output(io::ErrorKind::BrokenPipe))),
             success
         );
         assert_ne!(code(Failure::first(Ok(()), output(io::ErrorKind::StorageFull))), success);
+    }
+
+    #[test]
+    fn a_failure_as_an_object_is_of_the_kind_that_its_code_says() {
+        for (failure, kind) in [
+            (Failure::Usage("u".into()), "usage"),
+            (Failure::NotFound("n".into()), "not-found"),
+            (Failure::Permission("p".into()), "permission"),
+            (Failure::Broken("b".into()), "failed"),
+            (Failure::InUse, "in-use"),
+        ] {
+            assert_eq!(failure.kind(), kind);
+        }
     }
 
     #[test]

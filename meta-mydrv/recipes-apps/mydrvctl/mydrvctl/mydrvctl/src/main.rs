@@ -10,7 +10,7 @@ mod commands;
 mod failure;
 mod output;
 mod saved;
-#[cfg(test)]
+#[cfg(all(test, feature = "dma-loop", feature = "status"))]
 mod schema;
 mod settings;
 mod stop;
@@ -26,14 +26,17 @@ use crate::{
 fn main() -> ExitCode {
     match settings::parse().and_then(|cli| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        // The command line itself may be what is wrong.
+        Err(failure) => failure.report(std::env::args_os().any(|argument| argument == "--json")),
     }
 }
 
 fn run(cli: &Cli) -> Result {
+    output::colour(&cli.color);
     match &cli.command {
         Command::List => commands::list(cli),
         Command::Info => commands::info(cli),
+        #[cfg(feature = "status")]
         Command::Status => commands::status(cli),
         Command::Validate(args) => validate::run(cli, args),
         Command::ValidatePeer(args) => validate::peer(args),
@@ -42,6 +45,7 @@ fn run(cli: &Cli) -> Result {
         Command::Fill(args) => commands::fill(cli, args),
         Command::Dump(args) => commands::dump(cli, args),
         Command::Bench(args) => commands::bench(cli, args),
+        #[cfg(feature = "dma-loop")]
         Command::DmaLoop(args) => commands::dma_loop(cli, args),
     }
 }

@@ -3,10 +3,11 @@
 //! What commands share in talking to people and programs.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -61,9 +62,19 @@ pub fn mib_per_second(bytes: u64, time: Duration) -> f64 {
     }
 }
 
-/// Whether standard output takes colours.
+/// Takes over what `--color` says.
+pub fn colour(when: &str) {
+    match when {
+        "always" => ColorChoice::Always,
+        "never" => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
+    .write_global();
+}
+
+/// Whether standard output is to be coloured: as `--color` says, else by NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM, and if it is a terminal.
 pub fn coloured() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
 }
 
 /// A progress bar over bytes on standard error, which shows only on a terminal.

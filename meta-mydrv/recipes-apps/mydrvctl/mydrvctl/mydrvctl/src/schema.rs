@@ -5,7 +5,7 @@
 
 use std::{env, fs, path::Path};
 
-use crate::{commands::documents, validate::Document};
+use crate::{commands::documents, failure::Told, validate::Document};
 
 macro_rules! schemas {
     ($($name:literal: $type:ty),* $(,)?) => {
@@ -23,6 +23,7 @@ fn schemas_are_those_of_what_is_printed() {
         "bench": documents::Measurements,
         "dma-loop": documents::Loop,
         "dump": documents::Dumped,
+        "error": Told,
         "info": documents::Shown,
         "list": documents::List,
         "status": documents::Status,

@@ -23,7 +23,7 @@ fn no_device_is_3() {
         &["info"],
         &["read"],
         &["write"],
-        &["fill"],
+        &["fill", "--all"],
         &["dump"],
         &["bench"],
         &["dma-loop"],
@@ -91,6 +91,10 @@ fn a_wrong_command_line_is_2() {
         &["read", "--length", "99999999999G"],
         &["fill", "--pattern", "abc"],
         &["fill", "--pattern", "00", "--seed", "1"],
+        &["fill"],
+        &["fill", "--offset", "4K"],
+        &["fill", "--all", "--offset", "4K"],
+        &["list", "--color", "pink"],
         &["bench", "--rounds", "0"],
         &["dma-loop", "--block", "4097"],
         &["dma-loop", "--block", "0"],
@@ -99,6 +103,44 @@ fn a_wrong_command_line_is_2() {
         let output = mydrvctl(&system.0, arguments);
         assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn with_json_a_failure_is_an_object_too() {
+    let system = System::new("objects");
+    for (arguments, error, code) in [
+        (&["info"][..], "not-found", 3),
+        (&["dump", "--length", "zebra"], "usage", 2),
+        (&["read"], "usage", 2),
+    ] {
+        let output = mydrvctl(&system.0, &[&["--json"], arguments].concat());
+        let told: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert_eq!(
+            (told["error"].as_str(), told["exit_code"].as_i64()),
+            (Some(error), Some(code)),
+            "{told}"
+        );
+        assert!(!told["message"].as_str().unwrap().is_empty() && output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_no_panic() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = std::ffi::OsStr::from_bytes(b"/nonexistent/\xff");
+    for arguments in [&["list"][..], &["info"], &["status"], &["validate", "--wait", "0"], &["dump"]] {
+        let output = std::process::Command::new(program())
+            .arg("--json")
+            .arg("--root")
+            .arg(root)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            (1..=5).contains(&code(&output)) && !stderr(&output).contains("panicked"),
+            "{output:?}"
+        );
     }
 }
 

@@ -111,6 +111,33 @@ fn send(child: &Child, signal: Signal) {
     rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
 }
 
+/// The bytes of a buffer are no text.
+#[test]
+fn reading_to_a_terminal_is_refused_unless_it_is_asked_for() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let filled = Filled::new("terminal", |_| {});
+    let read = |arguments: &[&str]| {
+        let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&pty).unwrap();
+        unlockpt(&pty).unwrap();
+        let name = ptsname(&pty, Vec::new()).unwrap();
+        let terminal = fs::File::options().write(true).open(name.to_str().unwrap()).unwrap();
+        let arguments = [&["--device", "camera", "read", "--length", "4"], arguments].concat();
+        let child = command(&filled.system.0, &arguments)
+            .stdout(terminal)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        drop(pty);
+        output
+    };
+    let output = read(&[]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("--output -"), "{}", stderr(&output));
+    assert_eq!(code(&read(&["--output", "-"])), 0);
+}
+
 #[test]
 fn a_locked_device_is_6() {
     let filled = Filled::new("locked", |_| {});

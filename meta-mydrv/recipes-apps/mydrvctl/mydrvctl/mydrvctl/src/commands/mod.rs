@@ -3,8 +3,10 @@
 //! Every command but validate.
 
 mod bench;
+#[cfg(feature = "dma-loop")]
 mod dma_loop;
 mod show;
+#[cfg(feature = "status")]
 mod status;
 mod transfer;
 
@@ -13,8 +15,10 @@ use std::path::Path;
 use mydrv::{Device, Lock, OpenOptions, Selector};
 
 pub use bench::bench;
+#[cfg(feature = "dma-loop")]
 pub use dma_loop::dma_loop;
 pub use show::{info, list};
+#[cfg(feature = "status")]
 pub use status::status;
 pub use transfer::{dump, fill, read, write};
 
@@ -68,7 +72,7 @@ impl Span {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dma-loop", feature = "status"))]
 pub mod documents {
     //! What the commands print with `--json`.
     pub use super::{

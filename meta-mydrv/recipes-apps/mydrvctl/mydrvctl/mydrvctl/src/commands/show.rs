@@ -54,8 +54,8 @@ struct Buffer {
     abi_version: u32,
     /// The buffer's bytes.
     size_bytes: u64,
-    /// "coherent", "write-combine" or "cached".
-    cache_mode: &'static str,
+    /// "coherent", "write-combine" or "cached"; "unknown-N" for the mode N of a newer driver.
+    cache_mode: String,
     /// The names of the flags that are set.
     flags: Vec<&'static str>,
     /// What the device's DMA engine is given; null without CAP_SYS_RAWIO.
@@ -66,8 +66,8 @@ struct Buffer {
     region_base: Option<u64>,
     /// The region's bytes; null without a region.
     region_size_bytes: Option<u64>,
-    /// The label of the device tree; empty where it has none.
-    label: String,
+    /// The label of the device tree; null where it has none.
+    label: Option<String>,
 }
 
 impl From<&Info> for Buffer {
@@ -75,13 +75,13 @@ impl From<&Info> for Buffer {
         Self {
             abi_version: info.abi_version,
             size_bytes: info.size_bytes,
-            cache_mode: info.cache_mode.as_str(),
+            cache_mode: info.cache_mode.to_string(),
             flags: info.flags.names(),
             dma_address: info.addresses.map(|addresses| addresses.dma),
             physical_address: info.addresses.map(|addresses| addresses.physical),
             region_base: info.addresses.and_then(|addresses| addresses.region_base),
             region_size_bytes: info.region_size_bytes,
-            label: info.label.clone(),
+            label: Some(info.label.clone()).filter(|label| !label.is_empty()),
         }
     }
 }
@@ -120,13 +120,7 @@ pub fn list(cli: &Cli) -> Result {
                 Ok(info) => {
                     let flags = info.flags.names();
                     let flags = if flags.is_empty() { "-".into() } else { flags.join(",") };
-                    [
-                        path,
-                        label,
-                        output::size(info.size_bytes),
-                        info.cache_mode.as_str().into(),
-                        flags,
-                    ]
+                    [path, label, output::size(info.size_bytes), info.cache_mode.to_string(), flags]
                 }
                 Err(_) => [path, label, "?".into(), "?".into(), "?".into()],
             }
@@ -167,7 +161,7 @@ pub fn info(cli: &Cli) -> Result {
             "size".into(),
             format!("{} ({} bytes)", output::size(info.size_bytes), info.size_bytes),
         ],
-        ["cache".into(), info.cache_mode.as_str().into()],
+        ["cache".into(), info.cache_mode.to_string()],
         ["flags".into(), if flags.is_empty() { "-".into() } else { flags.join(", ") }],
         [
             "DMA address".into(),

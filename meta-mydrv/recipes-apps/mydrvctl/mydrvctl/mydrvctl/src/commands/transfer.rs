@@ -4,7 +4,8 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, IsTerminal, Read as _, Write as _},
+    path::Path,
     time::Instant,
 };
 
@@ -14,21 +15,29 @@ use serde_json::json;
 
 use super::{CHUNK, open};
 use crate::{
-    cli::{Cli, Dump, Fill, Read, Span, Write},
+    cli::{Cli, Dump, Fill, HexBytes, Read, Span, Write},
     failure::{Failure, Result},
     output,
 };
 
 /// `mydrvctl read`.
 pub fn read(cli: &Cli, args: &Read) -> Result {
-    if cli.json && args.output.is_none() {
+    let file = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    if cli.json && file.is_none() {
         return Err(Failure::Usage(
             "--json and the bytes cannot both go to standard output: add --output PATH".into(),
         ));
     }
+    if args.output.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "the bytes would go to the terminal: redirect standard output, or add --output PATH, or --output - if that is wanted; \
+             `mydrvctl dump` shows them"
+                .into(),
+        ));
+    }
     let device = open(cli, false, Lock::Shared)?;
     let range = args.span.within(&device)?;
-    let mut sink: Box<dyn io::Write> = match &args.output {
+    let mut sink: Box<dyn io::Write> = match file {
         Some(path) => Box::new(File::create(path).map_err(Failure::io(path))?),
         None => Box::new(io::stdout().lock()),
     };
@@ -39,7 +48,7 @@ pub fn read(cli: &Cli, args: &Read) -> Result {
     while at < range.end {
         let part = &mut chunk[..(range.end - at).min(CHUNK as u64) as usize];
         device.read_at(at, part)?;
-        sink.write_all(part).map_err(|error| match &args.output {
+        sink.write_all(part).map_err(|error| match file {
             Some(path) => Failure::io(path)(error),
             None => Failure::Output(error),
         })?;
@@ -114,7 +123,8 @@ pub fn fill(cli: &Cli, args: &Fill) -> Result {
     let range = args.span.within(&device)?;
     let bar = output::progress(range.end - range.start, "filling");
     let began = Instant::now();
-    let pattern = &args.pattern.0;
+    let zeros = HexBytes(vec![0]);
+    let pattern = &args.pattern.as_ref().unwrap_or(&zeros).0;
     // A whole number of patterns, so that each chunk continues where the last one ended.
     let mut chunk: Vec<u8> = pattern
         .iter()

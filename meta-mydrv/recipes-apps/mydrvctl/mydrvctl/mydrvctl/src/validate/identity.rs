@@ -89,7 +89,7 @@ fn properties(cache_mode: &str, read_only: bool, scrub: bool) -> String {
 /// Cache mode and flags.
 pub fn configuration(reader: &Device, node: &Node) -> Outcome {
     let info = reader.info()?;
-    let found = properties(info.cache_mode.as_str(), info.flags.read_only(), info.flags.scrub());
+    let found = properties(&info.cache_mode.to_string(), info.flags.read_only(), info.flags.scrub());
     if found != expected_properties(node) {
         return fail(
             found,

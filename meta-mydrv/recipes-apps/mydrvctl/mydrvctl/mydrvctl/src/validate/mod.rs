@@ -28,8 +28,9 @@ use mydrv::{Candidate, Lock, OpenOptions, Selector};
 use mydrv_memtest::PAGE_BYTES;
 use serde_json::Value;
 
+#[cfg(feature = "status")]
 pub use boot::REPORT as BOOT_REPORT;
-#[cfg(test)]
+#[cfg(all(test, feature = "dma-loop", feature = "status"))]
 pub use report::Report as Document;
 pub use sharing::peer;
 

@@ -152,7 +152,7 @@ make_root() {
         packages+=(--include="$(package_list "$list")")
     done
     # The package lists stay: they tell which kernel sources there are.
-    mmdebstrap --variant=apt --architectures=amd64,arm64,armhf --skip=cleanup/apt/lists "${packages[@]}" \
+    mmdebstrap --variant=apt --architectures=amd64,arm64 --skip=cleanup/apt/lists "${packages[@]}" \
         --setup-hook="install -D -m 644 '$top/bench/toolchain/preferences' \"\$1/etc/apt/preferences.d/backports\"" \
         "$debian" "$1" "deb $mirror $debian main" "deb $mirror $debian-backports main"
 }

@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches, builder::Resettable};
 use crate::{
     cli::{self, Cli, Command},
     failure::{Failure, Result},
-    output,
+    output, validate,
 };
 
 /// What becomes of a value that is none.
@@ -185,11 +185,12 @@ pub fn parse() -> Result<Cli> {
     }
     let cli = Cli::from_arg_matches(&command.try_get_matches()?)?;
     // The others have no settings but the device.
-    if matches!(cli.command, Command::Validate(_)) {
+    if let Command::Validate(args) = &cli.command {
         for warning in found.warnings {
             output::say(&format!("mydrvctl: warning: {warning}"));
         }
         if let Some(refused) = found.refused {
+            validate::forget(&cli, args);
             return Err(Failure::Usage(refused));
         }
     }

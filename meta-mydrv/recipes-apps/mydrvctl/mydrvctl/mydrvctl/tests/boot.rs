@@ -500,6 +500,38 @@ fn without_a_place_for_reports_the_check_is_made_all_the_same() {
 }
 
 #[test]
+fn an_earlier_pass_does_not_outlive_a_run_that_could_not_begin() {
+    let system = System::new("stale", &["camera"]);
+    let report = system.0.join("run/mydrv/validate.json");
+    for (name, value) in [
+        ("MYDRV_EXPECT", "camera=lots"),
+        ("MYDRV_EXPECT", "camera camera"),
+        ("MYDRV_REQUIRE", "no-such-check"),
+        ("MYDRV_MODE", "rw"),
+    ] {
+        fs::write(&report, r#"{"verdict": "pass"}"#).unwrap();
+        let output = system.command(&["validate", "--boot"]).env(name, value).output().unwrap();
+        assert_eq!(code(&output), 2, "{name}={value}: {output:?}");
+        assert!(!report.exists(), "{name}={value}");
+    }
+}
+
+/// Anybody could hold up the validation by a lock on a file that they can open.
+#[test]
+fn the_lock_of_a_validation_is_out_of_others_reach() {
+    use std::os::unix::fs::PermissionsExt;
+    let system = System::new("reach", &["camera"]);
+    assert_eq!(code(&system.validate(0, "0")), 0);
+    for file in ["mydrv0.lock", "mydrv0.json"] {
+        let mode = fs::metadata(system.0.join("run/mydrv").join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o640, "{file}");
+    }
+}
+
+#[test]
 fn settings_from_outside() {
     let system = System::new("settings", &["camera"]);
     let with = |name: &str, value: &str| system.command(&["validate"]).env(name, value).output().unwrap();
@@ -530,6 +562,7 @@ fn settings_from_outside() {
         ("MYDRV_DEVICE", "video"),
     ] {
         let output = with(name, value);
+
         assert!(
             !output.status.success() && !told(&output).is_empty(),
             "{name}={value}: {output:?}"

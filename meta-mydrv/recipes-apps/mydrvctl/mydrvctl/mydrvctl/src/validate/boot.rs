@@ -6,11 +6,11 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    env, fs,
+    env, fs, io,
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::{OpenOptionsExt, PermissionsExt},
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
             net::{SocketAddr, UnixDatagram},
         },
     },
@@ -88,6 +88,17 @@ impl Part {
     }
 }
 
+/// Makes a file below the folder the folder's group's to read, and nobody else's: as the units' UMask= and Group= have it, also where root makes it by
+/// hand.
+pub fn for_the_group(file: &fs::File, folder: &Path) -> io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(0o640))?;
+    let group = fs::metadata(folder)?.gid();
+    if file.metadata()?.gid() != group {
+        fchown(file, None, Some(group))?;
+    }
+    Ok(())
+}
+
 /// That a device is being validated; until it is dropped, or the process ends in any way.
 pub struct Claim {
     _file: fs::File,
@@ -109,8 +120,8 @@ impl Claim {
         let file = open(fs::File::options().append(true).create(true))
             .or_else(|_| open(&mut fs::File::options()))
             .map_err(Failure::io(&path))?;
-        // Root's, by hand, must not shut out the unit's user later. Somebody else's is as it is.
-        let _ = file.set_permissions(fs::Permissions::from_mode(0o644));
+        // Root's, by hand, must not shut out the unit's user later; a user of neither could hold the lock for ever. Somebody else's is as it is.
+        let _ = for_the_group(&file, &context.root.join(DIRECTORY));
         let taken = || match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK | Errno::INTR) => None,
             done => Some(done),

@@ -19,7 +19,7 @@ mod users;
 
 use std::{
     cell::Cell,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -125,16 +125,36 @@ fn name(node: &Node) -> String {
     node.string("label").unwrap_or_else(|| node.name())
 }
 
+/// Where the report goes.
+fn reports(cli: &Cli, args: &Validate, part: &Part) -> Vec<PathBuf> {
+    part.report(&cli.root).into_iter().chain(args.report.clone()).collect()
+}
+
+/// Which part of the boot's validation the command line asks for.
+fn part(cli: &Cli, args: &Validate) -> Result<Part> {
+    Part::new(args.boot, cli.device.as_deref().map(Selector::from).as_ref(), &cli.root)
+}
+
+/// Removes the reports of an earlier run, so that none is taken for that of this one, which cannot begin.
+pub fn forget(cli: &Cli, args: &Validate) {
+    if let Ok(part) = part(cli, args) {
+        report::discard(&reports(cli, args, &part));
+    }
+}
+
 /// The command.
 pub fn run(cli: &Cli, args: &Validate) -> Result {
     // A device that goes during a check ends that check, not the program.
     mydrv::sigbus::install()?;
     let wanted = cli.device.as_deref().map(Selector::from);
+    let part = part(cli, args)?;
+    let paths = reports(cli, args, &part);
+    report::discard(&paths);
     // udev loads the driver among everything else that it finds at boot. A year stands for ever; more would overflow the clock.
     let wait = Duration::from_secs(args.wait.unwrap_or(if args.boot { 60 } else { 5 }).min(365 * 86400));
     let mut context = Context {
         root: cli.root.clone(),
-        part: Part::new(args.boot, wanted.as_ref(), &cli.root)?,
+        part,
         group: args.group.clone(),
         mode: args.mode,
         wait,
@@ -168,9 +188,6 @@ pub fn run(cli: &Cli, args: &Validate) -> Result {
         (false, false) => Voice::All,
     };
     let mut report = Report::new(&context.root, mode, voice, &context.require, context.stop.clone());
-    let boot = context.part.report(&context.root);
-    let paths: Vec<&Path> = boot.iter().chain(&args.report).map(PathBuf::as_path).collect();
-    report::discard(&paths);
     let tree = report.check(
         checks::DEVICE_TREE,
         format!("an enabled node with compatible = \"{}\"", devicetree::COMPATIBLE),

@@ -3,10 +3,9 @@
 //! Running checks and telling of them: to people, to the journal, and as the JSON report.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -548,7 +547,7 @@ impl Report {
 
     /// Sums up, writes the report where it is wanted, and turns it into the command's result: the verdict, and only if that is a pass, what
     /// became of the output.
-    pub fn finish(mut self, paths: &[&Path]) -> Result {
+    pub fn finish(mut self, paths: &[PathBuf]) -> Result {
         self.duration_ms = self.began.elapsed().as_secs_f64() * 1e3;
         // What is known to be wrong stays wrong, whatever kept the rest from being checked.
         self.verdict = match (self.failed, self.interrupted, self.in_use) {
@@ -612,12 +611,8 @@ impl Report {
             let _ = fs::remove_file(&partial);
             let mut file = File::create_new(&partial)?;
             if let Some(folder) = path.parent().filter(|folder| folder.ends_with(boot::DIRECTORY)) {
-                // It tells addresses: as the units' UMask= and Group= have it, also where root makes it by hand.
-                file.set_permissions(Permissions::from_mode(0o640))?;
-                let group = fs::metadata(folder)?.gid();
-                if file.metadata()?.gid() != group {
-                    fchown(&file, None, Some(group))?;
-                }
+                // It tells addresses.
+                boot::for_the_group(&file, folder)?;
             }
             file.write_all(&text)?;
             file.sync_all()?;
@@ -630,7 +625,7 @@ impl Report {
 }
 
 /// Removes the reports of an earlier run, so that none is taken for this one's if this one is killed. What is no file, such as a pipe, stays.
-pub fn discard(paths: &[&Path]) {
+pub fn discard(paths: &[PathBuf]) {
     for path in paths {
         if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
             // Where it cannot be removed it cannot be written either, which is told then.
@@ -746,7 +741,9 @@ mod tests {
         for outcome in outcomes {
             run(&mut report, "node", outcome);
         }
-        let result = report.finish(&[&path]).map_err(|failure| format!("{failure:?}"));
+        let result = report
+            .finish(std::slice::from_ref(&path))
+            .map_err(|failure| format!("{failure:?}"));
         let written: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         fs::remove_file(path).unwrap();
         (Verdict::deserialize(&written["verdict"]).unwrap(), result)

@@ -59,7 +59,7 @@ class Guest:
         output, status = self.execute(shlex.join(words), timeout=timeout)
         text = "\n".join(output)
         if status == SKIPPED:
-            pytest.skip(text.split("skip ")[-1])
+            pytest.skip(text.split("# SKIP ")[-1])
         assert status == 0, f"{shlex.join(words)}: status {status}\n{text}"
         return text
 

@@ -56,6 +56,21 @@ def test_bind_cycles_under_load(guest, small, node):
     guest.test("bind-cycles", guest.scaled(1000, debug=60), device=node(small), timeout=900)
 
 
+def test_device_is_bound_again_whatever_becomes_of_a_test(guest, small, node):
+    """It is ended again and again until that happens to come while the device is unbound."""
+    path = node(small)
+    script = f"""
+        for i in $(seq 40); do
+            {TESTS} --device {path} bind-cycles 100000 >/tmp/said 2>&1 & pid=$!
+            sleep 1.$i; kill $pid; wait $pid; status=$?
+            [ $status = 143 ] && [ -e {path} ] || {{ cat /tmp/said; echo "status $status"; exit 1; }}
+            ! grep -q 'bound again' /tmp/said || exit 0
+        done
+        exit 2
+    """
+    guest.run(f"( {script} )", timeout=300)
+
+
 def test_bind_cycles_of_the_whole_region(guest, device, node):
     """Each bind needs all of the region back."""
     guest.test("bind-cycles", guest.scaled(20, debug=3), device=node(device), timeout=300)

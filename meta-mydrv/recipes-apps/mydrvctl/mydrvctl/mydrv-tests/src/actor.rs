@@ -533,7 +533,7 @@ pub fn storm(device: &Device, seconds: u64, seed: u64) -> Outcome {
     const THREADS: u64 = 2;
     // SAFETY: An atomic is valid when zero.
     let stop = allowed("share memory", unsafe { Shared::<AtomicBool>::zeroed() })?;
-    println!("seed {seed}");
+    println!("# seed {seed}");
     let mut children = Vec::new();
     for process in 0..PROCESSES {
         let child = sys::fork(|_| {
@@ -556,7 +556,7 @@ pub fn storm(device: &Device, seconds: u64, seed: u64) -> Outcome {
             });
             for result in results {
                 match result.and_then(|steps| look_at_maps(&device.path).map(|()| steps)) {
-                    Ok(steps) => println!("     process {process}: {steps} calls"),
+                    Ok(steps) => println!("# process {process}: {steps} calls"),
                     Err(what) => {
                         eprintln!("FAILED {what}");
                         return 1;
@@ -583,7 +583,7 @@ pub fn storm(device: &Device, seconds: u64, seed: u64) -> Outcome {
         }
     }
     result?;
-    println!("ok   {cycles} times unbound and bound in {seconds} s of storm");
+    println!("# {cycles} times unbound and bound in {seconds} s of storm");
     Device::find(&device.path).map(drop)
 }
 
@@ -592,7 +592,7 @@ pub fn fuzz(device: &Device, seed: u64, seconds: u64, rounds: u64) -> Outcome {
     const STEPS: u32 = 2000;
     /// How long a round may take on the slowest kernel.
     const HANGS_AFTER: u32 = 300;
-    println!("seed {seed}");
+    println!("# seed {seed}");
     let over = Instant::now() + Duration::from_secs(seconds);
     let mut done = 0;
     while done < rounds && (done == 0 || Instant::now() < over) {
@@ -617,6 +617,6 @@ pub fn fuzz(device: &Device, seed: u64, seconds: u64, rounds: u64) -> Outcome {
             end => return Err(format!("again by: mydrv-tests fuzz --seed {seed} --rounds 1 ({end:?})").into()),
         }
     }
-    println!("ok   {done} rounds of {STEPS} random calls");
+    println!("# {done} rounds of {STEPS} random calls");
     Device::find(&device.path).map(drop)
 }

@@ -81,7 +81,7 @@ pub fn bind_cycles(device: &Device, cycles: u32) -> Outcome {
         }
     }
     result?;
-    println!("ok   {cycles} cycles of unbind and bind under {WORKERS} workers");
+    println!("# {cycles} cycles of unbind and bind under {WORKERS} workers");
     Ok(())
 }
 
@@ -203,7 +203,7 @@ pub fn fork_revoke(device: &Device, rounds: u32) -> Outcome {
         }
         device.bind()?;
     }
-    println!("ok   {rounds} rounds of unbind under forks");
+    println!("# {rounds} rounds of unbind under forks");
     Ok(())
 }
 

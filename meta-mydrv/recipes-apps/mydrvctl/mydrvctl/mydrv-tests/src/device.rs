@@ -37,7 +37,7 @@ impl From<String> for Broken {
 pub fn refused<T: Debug>(what: impl Display, call: Call<T>, errno: i32) -> Outcome {
     match call {
         Err(Errno(found)) if found == errno => {
-            println!("ok   {what}: {}", Errno(errno));
+            println!("# {what}: {}", Errno(errno));
             Ok(())
         }
         found => Err(format!("{what}: expected {}, found {found:?}", Errno(errno)).into()),
@@ -54,7 +54,7 @@ pub fn equal<T: Debug + PartialEq>(what: impl Display, found: T, expected: T) ->
     if found != expected {
         return Err(format!("{what}: expected {expected:?}, found {found:?}").into());
     }
-    println!("ok   {what}: {found:?}");
+    println!("# {what}: {found:?}");
     Ok(())
 }
 
@@ -63,7 +63,7 @@ pub fn holds(what: impl Display, holds: bool, found: impl Debug) -> Outcome {
     if !holds {
         return Err(format!("{what}: found {found:?}").into());
     }
-    println!("ok   {what}: {found:?}");
+    println!("# {what}: {found:?}");
     Ok(())
 }
 
@@ -139,6 +139,11 @@ impl Device {
     fn driver(&self, verb: &str) -> Outcome {
         let done = fs::write(format!("/sys/bus/platform/drivers/mydrv/{verb}"), &self.platform);
         done.map_err(|error| format!("{verb} {}: expected success, found {error}", self.platform).into())
+    }
+
+    /// Whether there is a driver to bind it to: a test may remove the module.
+    pub fn has_driver(&self) -> bool {
+        Path::new("/sys/bus/platform/drivers/mydrv/bind").exists()
     }
 
     pub fn is_bound(&self) -> bool {

@@ -7,6 +7,7 @@ mod actor;
 mod cycles;
 mod device;
 mod failures;
+mod guardian;
 mod memory;
 mod revoke;
 mod rules;
@@ -14,14 +15,17 @@ mod sys;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use device::{Broken, Device};
+use device::{Broken, Device, Outcome};
 
 /// A test that does not apply to the device, as Automake has it.
 const SKIPPED: u8 = 77;
 
 /// Tests of the mydrv kernel driver; run as root.
+///
+/// Standard output is KTAP (Documentation/dev-tools/ktap.rst), with what was found as diagnostics. The device is bound again whatever happens to a test,
+/// unless this program itself is killed by SIGKILL.
 ///
 /// Exit codes: 0, every promise held; 1, one was broken: which, and what was found, is on standard error; 2, the command line is wrong;
 /// 77, the test does not apply to this device.
@@ -90,29 +94,52 @@ enum Test {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = Device::find(&cli.device).and_then(|device| match cli.test {
-        Test::MmapRules => rules::mmap(&device),
-        Test::IoctlRules => rules::ioctl(&device),
-        Test::FileRules => rules::file(&device),
-        Test::CoreDump => rules::core_dump(&device),
-        Test::Faults => memory::faults(&device),
-        Test::Scrub => memory::scrub(&device),
-        Test::Revoke => revoke::revoke(&device),
-        Test::BindCycles { cycles } => cycles::bind_cycles(&device, cycles),
-        Test::ForkRevoke { rounds } => cycles::fork_revoke(&device, rounds),
-        Test::Storm { seconds, seed } => actor::storm(&device, seconds, seed),
-        Test::Fuzz { seed, seconds, rounds } => actor::fuzz(&device, seed, seconds, rounds),
-        Test::FailNth => failures::fail_nth(&device),
-        Test::Hold => revoke::hold(&device),
-    });
+    let matches = Cli::command().get_matches();
+    let name = matches.subcommand_name().unwrap_or_default();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    println!("KTAP version 1\n1..1");
+    match Device::find(&cli.device) {
+        // It ends by a signal alone, and changes nothing.
+        Ok(device) if matches!(cli.test, Test::Hold) => told(name, revoke::hold(&device)),
+        Ok(device) => match guardian::bound_afterwards(&device, || told(name, run(&device, cli.test))) {
+            Ok(code) => code,
+            Err(broken) => told(name, Err(broken)),
+        },
+        Err(broken) => told(name, Err(broken)),
+    }
+}
+
+fn run(device: &Device, test: Test) -> Outcome {
+    match test {
+        Test::MmapRules => rules::mmap(device),
+        Test::IoctlRules => rules::ioctl(device),
+        Test::FileRules => rules::file(device),
+        Test::CoreDump => rules::core_dump(device),
+        Test::Faults => memory::faults(device),
+        Test::Scrub => memory::scrub(device),
+        Test::Revoke => revoke::revoke(device),
+        Test::BindCycles { cycles } => cycles::bind_cycles(device, cycles),
+        Test::ForkRevoke { rounds } => cycles::fork_revoke(device, rounds),
+        Test::Storm { seconds, seed } => actor::storm(device, seconds, seed),
+        Test::Fuzz { seed, seconds, rounds } => actor::fuzz(device, seed, seconds, rounds),
+        Test::FailNth => failures::fail_nth(device),
+        Test::Hold => revoke::hold(device),
+    }
+}
+
+/// Says how the test ended, and turns it into the exit code.
+fn told(name: &str, outcome: Outcome) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            println!("ok 1 {name}");
+            ExitCode::SUCCESS
+        }
         Err(Broken::Skip(why)) => {
-            println!("skip {why}");
+            println!("ok 1 {name} # SKIP {why}");
             ExitCode::from(SKIPPED)
         }
         Err(Broken::Promise(what)) => {
+            println!("not ok 1 {name}");
             eprintln!("FAILED {what}");
             ExitCode::FAILURE
         }

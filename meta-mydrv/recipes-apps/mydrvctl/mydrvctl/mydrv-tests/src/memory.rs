@@ -75,7 +75,7 @@ pub fn faults(device: &Device) -> Outcome {
     drop(arena);
 
     if size < 8 * BLOCK || !device.info.physical_address.is_multiple_of(BLOCK as u64) {
-        println!("note the buffer is smaller than 8 blocks, or not aligned to 2 MiB: no blocks to be seen");
+        println!("# note: the buffer is smaller than 8 blocks, or not aligned to 2 MiB: no blocks to be seen");
         return Ok(());
     }
     let mapping = map(&fd, size, prot, 0)?;

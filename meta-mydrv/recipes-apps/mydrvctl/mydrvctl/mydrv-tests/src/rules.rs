@@ -245,7 +245,7 @@ fn placement(device: &Device) -> Outcome {
         for offset in (0..size).step_by(page).filter(|&offset| offset != block + block / 2) {
             equal_word(&mapping, offset, TAG + (offset / page) as u64)?;
         }
-        println!("ok   a block keeps its data when a page of it is protected or unmapped");
+        println!("# a block keeps its data when a page of it is protected or unmapped");
     }
     Ok(())
 }

@@ -428,6 +428,39 @@ pub fn fork(body: impl FnOnce(&mut Line) -> i32) -> Call<Child> {
     }
 }
 
+/// This process.
+pub fn own_pid() -> libc::pid_t {
+    // SAFETY: Always safe.
+    unsafe { libc::getpid() }
+}
+
+/// In a child: the first process of a group of its own, which is killed when `parent` ends.
+pub fn lead_group_until_parent_ends(parent: libc::pid_t) {
+    // SAFETY: Neither touches memory.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // It may have ended before.
+        if libc::getppid() != parent {
+            libc::_exit(1);
+        }
+    }
+}
+
+/// Kills what is left of a group.
+pub fn end_group(group: libc::pid_t) {
+    // SAFETY: As above.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+}
+
+/// Has these signals handled by `handler`, which does nothing but what is async-signal-safe.
+pub fn handle(signals: &[i32], handler: extern "C" fn(libc::c_int)) {
+    for &signal in signals {
+        // SAFETY: The handler is good for any signal, by contract.
+        unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
+    }
+}
+
 /// As [`fork`], in a process of several threads: `body` must not take locks, which others may have held.
 pub fn fork_bare(body: impl FnOnce() -> i32) -> Call<libc::pid_t> {
     // SAFETY: The child runs `body` only, which by contract waits for no other thread.

@@ -371,6 +371,7 @@ pub fn parse_hex(text: &str) -> Result<HexBytes, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -451,6 +452,59 @@ mod tests {
         assert_eq!(parse_hex("0x00"), Ok(HexBytes(vec![0])));
         for text in ["", "0x", "f", "abc", "zz", "0x0", "é0"] {
             assert!(parse_hex(text).is_err(), "{text}");
+        }
+    }
+
+    /// A word of a command line: one that it knows, a value of some kind, or any bytes at all.
+    fn word() -> impl Strategy<Value = std::ffi::OsString> {
+        let command = Cli::command();
+        let known: Vec<_> = command
+            .get_subcommands()
+            .flat_map(|subcommand| {
+                let options = subcommand.get_arguments().chain(command.get_arguments());
+                let options = options.filter_map(|option| Some(format!("--{}", option.get_long()?)));
+                options.chain([subcommand.get_name().to_owned()]).collect::<Vec<_>>()
+            })
+            .collect();
+        let number = any::<u64>().prop_flat_map(|number| {
+            proptest::sample::select(vec![
+                number.to_string(),
+                format!("{number:#x}K"),
+                format!("-{number}"),
+                format!("{number}e99"),
+            ])
+        });
+        prop_oneof![
+            4 => proptest::sample::select(known).prop_map(Into::into),
+            2 => number.prop_map(Into::into),
+            1 => any::<String>().prop_map(Into::into),
+            1 => any::<Vec<u8>>().prop_map(std::os::unix::ffi::OsStringExt::from_vec),
+        ]
+    }
+
+    // PROPTEST_CASES=1000000 cargo test no_ -- --nocapture: as long as one likes.
+    proptest! {
+        #[test]
+        fn no_command_line_is_a_panic(words in proptest::collection::vec(word(), 0..9)) {
+            let _ = Cli::try_parse_from(std::iter::once("mydrvctl".into()).chain(words));
+        }
+
+        #[test]
+        fn no_value_is_a_panic(text in any::<String>()) {
+            let _ = (parse_expectations(&text), parse_labels(&text), parse_mode(&text), parse_seconds(&text), parse_hex(&text));
+            // A size has no more to say than its digits and a unit.
+            if parse_size(&text).is_ok() {
+                prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{text:?}");
+            }
+        }
+
+        #[test]
+        fn a_size_is_what_it_says(bytes in any::<u64>(), shift in proptest::sample::select(vec![(10, 'K'), (20, 'M'), (30, 'G')])) {
+            prop_assert_eq!(parse_size(&bytes.to_string()), Ok(bytes));
+            prop_assert_eq!(parse_size(&format!("{bytes:#x}")), Ok(bytes));
+            let (shift, unit) = shift;
+            let said = parse_size(&format!("{bytes}{unit}"));
+            prop_assert_eq!(said.ok(), bytes.checked_mul(1 << shift));
         }
     }
 }

@@ -142,9 +142,15 @@ impl Node {
     pub fn ranges(&self, property: &str, parent: &Self) -> Option<Vec<(u64, u64)>> {
         let cells = self.cells(property)?;
         // The specification's defaults.
-        let address = parent.number("#address-cells").unwrap_or(2) as usize;
-        let size = parent.number("#size-cells").unwrap_or(1) as usize;
-        if cells.is_empty() || address + size == 0 || !cells.len().is_multiple_of(address + size) {
+        let address = parent.number("#address-cells").unwrap_or(2);
+        let size = parent.number("#size-cells").unwrap_or(1);
+        // What number() takes.
+        let counts = 1..=2;
+        if !counts.contains(&address) || !counts.contains(&size) {
+            return None;
+        }
+        let (address, size) = (address as usize, size as usize);
+        if cells.is_empty() || !cells.len().is_multiple_of(address + size) {
             return None;
         }
         cells
@@ -234,6 +240,8 @@ impl Region {
 
 #[cfg(test)]
 pub mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A device tree in a folder of its own, gone when dropped.
@@ -361,5 +369,40 @@ pub mod tests {
             Region::of(&tree.buffer()).unwrap_err(),
             "memory-region's phandle 0x8 is no node of /reserved-memory"
         );
+    }
+
+    /// Any property of any value: the tree comes from a boot loader.
+    fn cell() -> impl Strategy<Value = u32> {
+        prop_oneof![0..4_u32, Just(u32::MAX), any::<u32>()]
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            3 => proptest::collection::vec(cell(), 0..7).prop_map(|cells| cells.iter().flat_map(|cell| cell.to_be_bytes()).collect()),
+            1 => any::<Vec<u8>>(),
+            1 => Just(b"shared-dma-pool\0".to_vec()),
+        ]
+    }
+
+    proptest! {
+        // PROPTEST_CASES=100000 cargo test no_tree -- --nocapture
+        #[test]
+        fn no_tree_is_a_panic(
+            values in proptest::collection::vec((proptest::sample::select(vec![
+                "buffer/memory-region", "buffer/size", "buffer/label", "buffer/status", "buffer/compatible", "buffer/dma-coherent",
+                "reserved-memory/#address-cells", "reserved-memory/#size-cells", "reserved-memory/pool/phandle", "reserved-memory/pool/reg",
+                "reserved-memory/pool/size", "reserved-memory/pool/alloc-ranges", "reserved-memory/pool/status",
+            ]), value()), 0..14),
+        ) {
+            let tree = Tree::new("any");
+            tree.put("reserved-memory/pool/compatible", b"shared-dma-pool\0")
+                .cells("reserved-memory/pool/phandle", &[1])
+                .cells("buffer/memory-region", &[1]);
+            for (property, value) in &values {
+                tree.put(property, value);
+            }
+            let buffer = tree.buffer();
+            let _ = (Region::of(&buffer), buffer.number("size"), buffer.string("label"), buffer.enabled(), buffer.is_buffer());
+        }
     }
 }
